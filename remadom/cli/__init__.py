@@ -1,0 +1,1 @@
+"""Commands: thin shims over the verbs of `remadom.run`; no torch at import."""

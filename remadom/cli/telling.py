@@ -1,0 +1,50 @@
+"""How commands tell what went wrong: one clear line for a user's error, a traceback only for ours."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from remadom.errors import InputError, TrainingDiverged
+
+logger = logging.getLogger("remadom")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+USER_ERROR = 2
+DIVERGED = 1
+INTERRUPTED = 130
+
+
+def told(command: Callable[P, T]) -> Callable[P, T]:
+    """Decorator of a command: a user's error ends it with exit code 2 and the message on standard error."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        handler = logging.StreamHandler(sys.stderr)
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            return command(*args, **kwargs)
+        except InputError as error:
+            _stop(f"error: {error}", USER_ERROR)
+        except TrainingDiverged as error:
+            _stop(f"stopped: {error}", DIVERGED)
+        except KeyboardInterrupt:
+            _stop("interrupted: the last checkpoint is complete, continue with --resume", INTERRUPTED)
+        finally:
+            logger.removeHandler(handler)
+        raise AssertionError
+
+    return wrapped
+
+
+def _stop(message: str, code: int) -> None:
+    typer.secho(message, err=True, fg=typer.colors.RED)
+    raise typer.Exit(code)

@@ -1,0 +1,98 @@
+"""The ``data`` section of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+from pydantic import NonNegativeFloat, PositiveInt
+
+from remadom.registry import Section
+
+Fraction = Annotated[float, Ge(0.0), Lt(1.0)]
+
+
+class RNAPreprocess(Section):
+    """What is done to the RNA before training."""
+
+    hvg: PositiveInt | None = None
+    """Number of highly variable genes to keep; null keeps all."""
+
+    flavor: Literal["seurat_v3", "variance"] = "seurat_v3"
+    """How they are chosen: scanpy's ``seurat_v3`` where scanpy is installed, else the variance heuristic."""
+
+
+class LSI(Section):
+    """Latent semantic indexing of the peaks: the encoder reads it in place of the peaks."""
+
+    enabled: bool = False
+    """Encode LSI components; the peaks themselves are still decoded where a decoder is configured."""
+
+    n_components: PositiveInt = 50
+    """Components kept."""
+
+    obsm_key: str = "X_lsi"
+    """Key in ``obsm``: read where the file has it, else computed under this name."""
+
+    drop_depth: bool = True
+    """Leave out the first component where it follows the sequencing depth (\\|Spearman\\| > 0.5)."""
+
+
+class ATACPreprocess(Section):
+    """What is done to the peaks before training."""
+
+    binarize: bool = True
+    """Read every count above zero as one."""
+
+    min_cells: NonNegativeFloat = 0.0
+    """Keep the peaks that are open in at least this many cells (a value under 1: this fraction of them)."""
+
+    n_top: PositiveInt | None = None
+    """Keep the most open peaks; null keeps all."""
+
+    lsi: LSI = LSI()
+    """Latent semantic indexing."""
+
+
+class Preprocess(Section):
+    """Preprocessing by modality; statistics are fitted on the training cells and reused."""
+
+    rna: RNAPreprocess = RNAPreprocess()
+    """RNA."""
+
+    atac: ATACPreprocess = ATACPreprocess()
+    """ATAC."""
+
+
+class DataSettings(Section):
+    """Where the cells are and how they are read."""
+
+    path: str | None = None
+    """File: .h5ad, .h5mu or .zarr."""
+
+    modalities: tuple[str, ...] | None = None
+    """Modalities to use; null uses every one that the file has."""
+
+    keys: dict[str, str] = {}
+    """Matrix of each modality: ``X``, ``layers:<name>``, ``obsm:<name>``; in MuData ``<modality>:X`` and so on."""
+
+    batch_key: str = "batch"
+    """Column of obs with the batch."""
+
+    dataset_key: str = "dataset"
+    """Column of obs with the data set or study."""
+
+    time_key: str = "time"
+    """Column of obs with the time."""
+
+    split_key: str | None = None
+    """Column of obs that says train, val or test; null splits by ``val_fraction``."""
+
+    val_fraction: Fraction = 0.1
+    """Share of the cells kept for validation, drawn with the seed."""
+
+    backed: bool = False
+    """Read each batch from disk instead of holding the matrices in memory."""
+
+    preprocess: Preprocess = Preprocess()
+    """Preprocessing."""

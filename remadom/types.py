@@ -174,21 +174,22 @@ class Rows:
         return Rows(values, self.n_features, move(self.indptr), move(self.indices), columns)  # type: ignore[arg-type]
 
 
+def _weighted_sums(indptr: Tensor, indices: Tensor, values: Tensor, table: Tensor) -> Tensor:
+    """CSR times dense: for each row the sum of ``values * table[indices]``."""
+    return torch.nn.functional.embedding_bag(
+        indices, table, indptr, mode="sum", per_sample_weights=values.to(table.dtype), include_last_offset=True
+    )
+
+
 class _SparseLinear(torch.autograd.Function):
     """CSR rows times a dense weight; only the weight has a gradient (the rows are data)."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Rows) -> Tensor:
+        assert rows.indptr is not None
+        assert rows.indices is not None
         ctx.rows = rows
-        ctx.dtype = weight.dtype
-        return torch.nn.functional.embedding_bag(
-            rows.indices,  # type: ignore[arg-type]
-            weight,
-            rows.indptr,
-            mode="sum",
-            per_sample_weights=rows.values.to(weight.dtype),
-            include_last_offset=True,
-        )
+        return _weighted_sums(rows.indptr, rows.indices, rows.values, weight)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -196,14 +197,7 @@ class _SparseLinear(torch.autograd.Function):
         rows: Rows = ctx.rows
         assert rows.columns is not None, "a sparse block needs its column structure for a gradient"
         indptr, cells, order = rows.columns
-        transposed = torch.sparse_csr_tensor(
-            indptr,
-            cells,
-            rows.values[order].to(ctx.dtype),
-            (rows.n_features, len(rows)),
-            check_invariants=False,
-        )
-        return transposed @ grad.to(ctx.dtype).contiguous(), None
+        return _weighted_sums(indptr, cells, rows.values[order], grad.contiguous()), None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The generative model: encoders, fusion, decoders, likelihoods."""

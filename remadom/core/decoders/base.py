@@ -1,0 +1,121 @@
+"""What every decoder is: from the latent space to the parameters of a likelihood."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from remadom.registry import Registry
+from remadom.shapes import Float, Int
+from remadom.types import Rows
+
+
+class Decoder(nn.Module, ABC):
+    """From ``z`` to the parameters of one modality's likelihood, given the batch of each cell.
+
+    The batch enters the hidden layer and, as an offset per feature, the output: what the batch explains need
+    not be in ``z``, and that is what removes batch effects. A label of -1, no labels, or a batch in which the
+    modality was never measured is decoded as the average of the batches in which it was.
+
+    Parameters
+    ----------
+    latent_dim
+        Dimension of the latent space.
+    out_dim
+        Number of features.
+    n_batches
+        Number of batches that the decoder is conditioned on; 0 or 1 conditions on none.
+    hidden
+        Width of the hidden layer.
+    """
+
+    seen: Tensor
+    integers: bool = True
+    """Whether the likelihood is one of whole counts."""
+
+    def __init__(self, latent_dim: int, out_dim: int, n_batches: int, hidden: int) -> None:
+        super().__init__()
+        self.latent_dim, self.out_dim = latent_dim, out_dim
+        self.n_batches = n_batches if n_batches > 1 else 0
+        self.first = nn.Linear(latent_dim + self.n_batches, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.register_buffer("seen", torch.ones(self.n_batches))
+
+    @torch.no_grad()
+    def see(self, batch_labels: Int[Tensor, " cell"]) -> None:
+        """Learn from the labels of the training cells in which batches the modality was measured."""
+        self.seen.zero_()
+        self.seen[batch_labels[(batch_labels >= 0) & (batch_labels < self.n_batches)]] = 1.0
+
+    @abstractmethod
+    def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
+        """Natural (unconstrained) parameters of the likelihood, cell x feature."""
+
+    @abstractmethod
+    def params(self, *natural: Tensor) -> tuple[Tensor, ...]:
+        """The parameters as the literature writes them."""
+
+    @abstractmethod
+    def from_params(self, params: Any) -> tuple[Tensor, ...]:
+        """Natural parameters from those of :meth:`params`."""
+
+    @abstractmethod
+    def likelihood(self, x: Rows | Tensor, *natural: Tensor) -> Float[Tensor, " cell"]:
+        """Negative log-likelihood in nats per cell."""
+
+    @abstractmethod
+    def mean(self, params: Any) -> Float[Tensor, "cell feature"]:
+        """Expected value of each feature."""
+
+    @abstractmethod
+    def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
+        """Set the output biases from counts of training cells, so that training starts at their means."""
+
+    def forward(
+        self,
+        z: Float[Tensor, "cell latent"],
+        libsize: Float[Tensor, " cell"] | None = None,
+        batch_labels: Int[Tensor, " cell"] | None = None,
+    ) -> Any:
+        """Parameters of the likelihood for each cell."""
+        return self.params(*self.natural(z, libsize, batch_labels))
+
+    def nll(
+        self, x: Rows, z: Tensor, libsize: Tensor | None = None, batch_labels: Tensor | None = None
+    ) -> Float[Tensor, " cell"]:
+        """Negative log-likelihood of the counts at ``z``, nats per cell."""
+        return self.likelihood(x, *self.natural(z, libsize, batch_labels))
+
+    def reconstruction_loss(self, x: Rows | Tensor, params: Any) -> Float[Tensor, ""]:
+        """Negative log-likelihood under the parameters of :meth:`forward`, mean over the cells."""
+        return self.likelihood(x, *self.from_params(params)).mean()
+
+    def hidden(self, z: Tensor, covariates: Tensor | None) -> Tensor:
+        """Hidden layer, with the batch appended for the output layer."""
+        joined = z if covariates is None else torch.cat([z, covariates], dim=1)
+        hidden = F.relu(self.norm(self.first(joined)))
+        return hidden if covariates is None else torch.cat([hidden, covariates.to(hidden.dtype)], dim=1)
+
+    def covariates(self, z: Tensor, batch_labels: Tensor | None) -> Tensor | None:
+        """One-hot batch of each cell; the average of those seen where the label is missing or was not seen."""
+        if self.n_batches == 0:
+            return None
+        average = (self.seen / self.seen.sum().clamp(min=1)).to(z.dtype).expand(z.shape[0], -1)
+        if batch_labels is None:
+            return average
+        codes = batch_labels.clamp(min=0)
+        known = (batch_labels >= 0) & (self.seen[codes] > 0)
+        return torch.where(known.unsqueeze(1), F.one_hot(codes, self.n_batches).to(z.dtype), average)
+
+
+DECODERS: Registry[Decoder] = Registry("likelihood")
+
+
+def logit(p: Tensor) -> Tensor:
+    """``log p - log(1 - p)``, finite for every float in [0, 1]."""
+    tiny = torch.finfo(p.dtype).tiny
+    return p.clamp(min=tiny).log() - (-p).log1p().clamp(min=-88.0)

@@ -1,0 +1,119 @@
+"""RNA: zero-inflated negative binomial with library size."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from remadom.core.decoders.base import DECODERS, Decoder, logit
+from remadom.core.likelihood import zinb_nll
+from remadom.shapes import Float, Int
+from remadom.types import Rows
+
+LOG_MU_MAX = 15.0
+LOG_THETA_RANGE = (-10.0, 14.0)
+PI_LOGIT_MAX = 15.0
+
+
+class ZINBParams(NamedTuple):
+    """Parameters of the zero-inflated negative binomial."""
+
+    mu: Float[Tensor, "cell gene"]
+    theta: Tensor
+    pi: Float[Tensor, "cell gene"]
+
+
+@DECODERS.register("zinb")
+class RNADecoderZINB(Decoder):
+    """Decoder of counts with overdispersion and excess zeros: ``mu``, ``theta`` and ``pi`` per cell and gene.
+
+    With ``library`` the mean is ``libsize * softmax(...)`` (Lopez et al. 2018, doi:10.1038/s41592-018-0229-2).
+
+    Parameters
+    ----------
+    latent_dim, out_dim, n_batches
+        Sizes, see :class:`Decoder`.
+    hidden
+        Width of the hidden layer.
+    dispersion
+        What has its own inverse dispersion ``theta``: each ``gene``, each gene in each ``batch``, or each gene
+        in each ``cell`` (predicted from ``z``).
+    library
+        Whether the mean scales with the cell's total; without it the mean is predicted as it is.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        out_dim: int,
+        n_batches: int = 0,
+        *,
+        hidden: PositiveInt = 128,
+        dispersion: Literal["gene", "batch", "cell"] = "gene",
+        library: bool = True,
+    ) -> None:
+        super().__init__(latent_dim, out_dim, n_batches, hidden)
+        self.dispersion, self.library = dispersion, library
+        wide = hidden + self.n_batches
+        self.mean_head = nn.Linear(wide, out_dim)
+        self.inflation_head = nn.Linear(wide, out_dim)
+        self.dispersion_head = nn.Linear(wide, out_dim) if dispersion == "cell" else None
+        rows = max(1, self.n_batches) if dispersion == "batch" else 1
+        self.log_theta = None if dispersion == "cell" else nn.Parameter(torch.zeros(rows, out_dim))
+
+    def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
+        covariates = self.covariates(z, batch_labels)
+        hidden = self.hidden(z, covariates)
+        raw = self.mean_head(hidden).float()
+        if self.library:
+            log_mu = torch.log_softmax(raw, dim=1)
+            if libsize is not None:
+                log_mu = log_mu + libsize.clamp(min=1.0).log().unsqueeze(1)
+        else:
+            log_mu = raw.clamp(max=LOG_MU_MAX)
+        pi_logit = self.inflation_head(hidden).float().clamp(-PI_LOGIT_MAX, PI_LOGIT_MAX)
+        return log_mu, self._log_theta(hidden, covariates), pi_logit
+
+    def _log_theta(self, hidden: Tensor, covariates: Tensor | None) -> Tensor:
+        if self.dispersion_head is not None:
+            cell_wise: Tensor = self.dispersion_head(hidden).float()
+            return cell_wise.clamp(*LOG_THETA_RANGE)
+        assert self.log_theta is not None
+        log_theta = self.log_theta.clamp(*LOG_THETA_RANGE)
+        return log_theta[0] if covariates is None or len(log_theta) == 1 else covariates @ log_theta
+
+    def params(self, *natural: Tensor) -> ZINBParams:
+        log_mu, log_theta, pi_logit = natural
+        return ZINBParams(log_mu.exp(), log_theta.exp(), pi_logit.sigmoid())
+
+    def from_params(self, params: Any) -> tuple[Tensor, ...]:
+        mu, theta, pi = params
+        tiny = torch.finfo(mu.dtype).tiny
+        return mu.clamp(min=tiny).log(), theta.clamp(min=tiny).log(), logit(pi)
+
+    def likelihood(self, x: Rows | Tensor, *natural: Tensor) -> Float[Tensor, " cell"]:
+        return zinb_nll(x, *natural)
+
+    def mean(self, params: Any) -> Float[Tensor, "cell gene"]:
+        expected: Tensor = params[0] * (1 - params[2])
+        return expected
+
+    @torch.no_grad()
+    def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
+        totals = sample.totals()
+        rates = sample.scale(cells=totals.clamp(min=1.0).reciprocal()) if self.library else sample
+        mean = rates.feature_means()
+        floor = mean[mean > 0].min() / 2 if bool((mean > 0).any()) else torch.tensor(1e-6)
+        self.mean_head.bias.copy_(mean.clamp(min=float(floor)).log())
+        self.inflation_head.bias.fill_(-3.0)
+        target = totals.mean() if self.library else torch.tensor(1.0)
+        expected = mean * target
+        excess = rates.map(torch.square).feature_means() * target**2 - expected**2 - expected
+        theta = (expected**2 / excess.clamp(min=1e-8)).clamp(0.1, 100.0)
+        if self.log_theta is not None:
+            self.log_theta.copy_(theta.log().expand_as(self.log_theta))
+        elif self.dispersion_head is not None:
+            self.dispersion_head.bias.copy_(theta.log())

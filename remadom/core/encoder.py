@@ -1,0 +1,82 @@
+"""The encoder: one Gaussian MLP for every modality."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Lt
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from remadom.core.inputs import EncoderInput
+from remadom.registry import Registry
+from remadom.types import Posterior, Rows
+
+LOGVAR_RANGE = (-12.0, 6.0)
+"""Bounds of a posterior's log variance: a deviation from 0.0025 to 20 prior deviations."""
+
+
+class SparseLinear(nn.Module):
+    """A linear layer on :class:`~remadom.types.Rows`, stored feature x hidden, that reads non-zeros only."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        self.weight = nn.Parameter(torch.empty(in_features, out_features).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+
+    def forward(self, rows: Rows) -> Tensor:
+        """``rows @ weight + bias``, cell x hidden."""
+        return rows.linear(self.weight) + self.bias
+
+
+ENCODERS: Registry[GaussianEncoder] = Registry("encoder")
+
+
+@ENCODERS.register("gaussian")
+class GaussianEncoder(nn.Module):
+    """MLP from one modality's rows to the diagonal Gaussian ``q(z|x)``.
+
+    Parameters
+    ----------
+    in_dim
+        Number of features (or LSI components).
+    latent_dim
+        Dimension of the latent space.
+    transform
+        What is made of the rows before the first layer.
+    hidden
+        Width of the hidden layers.
+    n_layers
+        Number of hidden layers.
+    dropout
+        Share of hidden units dropped while training.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        latent_dim: int,
+        transform: EncoderInput,
+        *,
+        hidden: PositiveInt = 128,
+        n_layers: PositiveInt = 1,
+        dropout: Annotated[float, Ge(0.0), Lt(1.0)] = 0.1,
+    ) -> None:
+        super().__init__()
+        self.in_dim, self.latent_dim = in_dim, latent_dim
+        self.transform = transform
+        self.first = SparseLinear(in_dim, hidden)
+        rest: list[nn.Module] = [nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
+        for _ in range(n_layers - 1):
+            rest += [nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
+        self.rest = nn.Sequential(*rest)
+        self.head = nn.Linear(hidden, 2 * latent_dim)
+
+    def forward(self, rows: Rows) -> Posterior:
+        """Posterior of each cell of the block, cell x latent."""
+        hidden = self.rest(self.first(self.transform(rows)))
+        mu, logvar = self.head(hidden).float().chunk(2, dim=1)
+        return Posterior(mu, logvar.clamp(*LOGVAR_RANGE))

@@ -1,0 +1,77 @@
+"""Product of experts: one posterior from those of the modalities that a cell has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from remadom.errors import InputError, nearest
+from remadom.shapes import Float
+
+
+class ProductOfExperts(nn.Module):
+    """Product of Gaussian experts and the standard normal prior, in log space.
+
+    With precisions ``tau_m = exp(-logvar_m) / T_m`` and the prior's 1: ``tau = 1 + sum_m tau_m`` and
+    ``mu = sum_m tau_m mu_m / tau`` (Wu and Goodman 2018, arXiv:1802.05335; a temperature ``T`` is the power
+    ``q**(1/T)``). An absent modality has ``logvar = inf``: it drops out exactly, and a cell with no modality is
+    the prior.
+
+    Parameters
+    ----------
+    temperatures
+        Per modality, above 0: a higher one trusts the modality less. A mapping by name, or a sequence in the
+        order of ``modality_names``; ``None`` is 1 for all.
+    modality_names
+        Order of a sequence of temperatures, and the names that a mapping may use.
+
+    Raises
+    ------
+    InputError
+        A temperature that is not positive, an unknown name, or a sequence of the wrong length.
+    """
+
+    def __init__(
+        self,
+        temperatures: Mapping[str, float] | Sequence[float] | None = None,
+        modality_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        if temperatures is None:
+            temperatures = {}
+        elif not isinstance(temperatures, Mapping):
+            if len(temperatures) != len(modality_names):
+                raise InputError(
+                    f"model.fusion_temps has {len(temperatures)} values for {len(modality_names)} modalities "
+                    f"({', '.join(modality_names)}); give one for each, or a mapping by name"
+                )
+            temperatures = dict(zip(modality_names, temperatures, strict=True))
+        for name, value in temperatures.items():
+            if modality_names and name not in modality_names:
+                raise InputError(
+                    f"model.fusion_temps: unknown modality '{name}': {nearest(name, modality_names)}"
+                )
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"model.fusion_temps.{name} is {value}; a temperature must be above 0")
+        self.temperatures = dict(temperatures)
+
+    def forward(
+        self,
+        mus: Sequence[Float[Tensor, "cell latent"]],
+        logvars: Sequence[Float[Tensor, "cell latent"]],
+        modality_names: Sequence[str] | None = None,
+    ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
+        """Fused ``mu, logvar``; ``modality_names`` says which temperature belongs to which expert."""
+        names = modality_names if modality_names is not None else [""] * len(mus)
+        prior = torch.zeros_like(mus[0])
+        log_precisions = [
+            -logvar - math.log(self.temperatures.get(name, 1.0))
+            for name, logvar in zip(names, logvars, strict=True)
+        ]
+        stacked = torch.stack([prior, *log_precisions])
+        share = torch.softmax(stacked, dim=0)
+        mu = (share[1:] * torch.stack(list(mus))).sum(0)
+        return mu, -torch.logsumexp(stacked, dim=0)

@@ -1,0 +1,183 @@
+"""The mosaic variational autoencoder: encoders, product of experts, decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor, nn
+
+from remadom.core.decoders.base import Decoder
+from remadom.core.encoder import GaussianEncoder
+from remadom.core.fusion import ProductOfExperts
+from remadom.errors import InputError
+from remadom.shapes import Float
+from remadom.types import Batch, Latent, Posterior
+
+ABSENT = float("inf")
+
+
+class MosaicVAE(nn.Module):
+    """One latent space for cells that were measured in any subset of the modalities.
+
+    A cell's posterior is the product of the experts of the modalities that it has, and it is scored on those
+    modalities only, so that no measurement is ever made up.
+
+    Parameters
+    ----------
+    encoders
+        Encoder by modality. A modality that is decoded only is predicted from the others.
+    fusion
+        How the posteriors are joined.
+    decoders
+        Decoder by modality. A modality that is encoded only is not scored.
+    batch_group
+        Group whose codes condition the decoders.
+    modality_dropout
+        Probability that a training cell is encoded from a random non-empty subset of its modalities while all
+        of them are scored, so that one modality alone embeds and imputes well.
+    modality_weights
+        Weight of each modality's reconstruction in the loss; 1 where it is not named.
+
+    Raises
+    ------
+    InputError
+        No encoder.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, GaussianEncoder],
+        fusion: ProductOfExperts,
+        decoders: Mapping[str, Decoder],
+        batch_group: str = "batch",
+        *,
+        modality_dropout: Annotated[float, Ge(0.0), Le(1.0)] = 0.0,
+        modality_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not encoders:
+            raise InputError("the model has no encoder; enable at least one under model.encoders")
+        self.encoders = nn.ModuleDict(encoders)
+        self.decoders = nn.ModuleDict(decoders)
+        self.fusion = fusion
+        self.batch_group = batch_group
+        self.latent_dim = next(iter(encoders.values())).latent_dim
+        self.modality_dropout = modality_dropout
+        self.modality_weights = dict(modality_weights or {})
+
+    def encode(self, batch: Batch) -> dict[str, Posterior]:
+        """Posterior of each modality, cell x latent; a cell without the modality has an infinite variance."""
+        return {modality: self._encode_one(modality, batch) for modality in self.encoders}
+
+    def _encode_one(self, modality: str, batch: Batch) -> Posterior:
+        at = batch.at.get(modality)
+        if at is None:
+            posterior: Posterior = self.encoders[modality](batch.encoder_rows(modality))
+            return posterior
+        shape, device = (len(batch), self.latent_dim), batch.index.device
+        mu, logvar = torch.zeros(shape, device=device), torch.full(shape, ABSENT, device=device)
+        if at.shape[0] == 0:
+            return Posterior(mu, logvar)
+        present = self.encoders[modality](batch.encoder_rows(modality))
+        return Posterior(mu.index_copy(0, at, present.mu), logvar.index_copy(0, at, present.logvar))
+
+    def fuse(self, enc_outs: Mapping[str, Posterior]) -> Latent:
+        """Fused posterior; ``z_bio`` is a sample while training and the mean otherwise."""
+        names = list(enc_outs)
+        mu, logvar = self.fusion(
+            [enc_outs[m].mu for m in names], [enc_outs[m].logvar for m in names], modality_names=names
+        )
+        z_bio = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.training else mu
+        return Latent(z_bio, mu, logvar)
+
+    def decode(self, z: Float[Tensor, "cell latent"], batch: Batch) -> dict[str, Any]:
+        """Likelihood parameters of every decoded modality for every cell, measured or not."""
+        labels = batch.groups.get(self.batch_group)
+        return {m: decoder(z, batch.library.get(m), labels) for m, decoder in self.decoders.items()}
+
+    def embed(self, batch: Batch) -> Latent:
+        """Shared embedding of each cell: ``z_bio`` is the posterior mean, without noise."""
+        mu, logvar = self.fuse(self.encode(batch))[1:]
+        return Latent(mu, mu, logvar)
+
+    def reconstruction(
+        self, z: Float[Tensor, "cell latent"], batch: Batch
+    ) -> dict[str, Float[Tensor, " cell"]]:
+        """Negative log-likelihood of each modality per cell, in nats; 0 where the cell lacks it."""
+        labels = batch.groups.get(self.batch_group)
+        out = {}
+        for modality, decoder in self.decoders.items():
+            if modality not in batch.x:
+                continue
+            at = batch.at.get(modality)
+            library = batch.library.get(modality)
+            args = (z, library, labels) if at is None else (z[at], _at(library, at), _at(labels, at))
+            nll = decoder.nll(batch.decoder_rows(modality), *args)
+            out[modality] = nll if at is None else nll.new_zeros(len(batch)).index_copy(0, at, nll)
+        return out
+
+    def terms(self, batch: Batch) -> dict[str, Float[Tensor, " cell"]]:
+        """Terms of the negative ELBO per cell: ``recon.<modality>`` (unweighted) and ``kl``."""
+        enc_outs = self.encode(batch)
+        if self.training and self.modality_dropout > 0 and len(enc_outs) > 1:
+            enc_outs = drop_modalities(enc_outs, self.modality_dropout)
+        latent = self.fuse(enc_outs)
+        terms = {f"recon.{m}": nll for m, nll in self.reconstruction(latent.z_bio, batch).items()}
+        terms["kl"] = kl_to_prior(latent.mu, latent.logvar)
+        return terms
+
+    def elbo(self, batch: Batch, beta: float = 1.0) -> dict[str, Float[Tensor, ""]]:
+        """Negative ELBO, mean over the seed cells: ``loss = recon + beta * kl``, and ``recon.<modality>``."""
+        terms = self.terms(batch)
+        return self.combine({name: _mean(value, batch.seed) for name, value in terms.items()}, beta)
+
+    def combine(self, terms: Mapping[str, Tensor], beta: float) -> dict[str, Tensor]:
+        """Weigh and add the terms; the same sum for a batch's means and for single cells."""
+        weighted = [
+            value * self.modality_weights.get(name.removeprefix("recon."), 1.0)
+            for name, value in terms.items()
+            if name.startswith("recon.")
+        ]
+        recon = sum(weighted, torch.zeros_like(terms["kl"]))
+        return {"loss": recon + beta * terms["kl"], "recon": recon, **terms}
+
+
+def kl_to_prior(
+    mu: Float[Tensor, "cell latent"], logvar: Float[Tensor, "cell latent"]
+) -> Float[Tensor, " cell"]:
+    """KL divergence from ``N(mu, exp(logvar))`` to the standard normal, nats per cell."""
+    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
+
+
+def drop_modalities(enc_outs: Mapping[str, Posterior], probability: float) -> dict[str, Posterior]:
+    """With a probability per cell, keep only a random non-empty subset of the cell's experts.
+
+    Every subset of the present modalities other than the empty one is equally likely.
+    """
+    names = list(enc_outs)
+    has = torch.stack([enc_outs[m].logvar[:, 0] < ABSENT for m in names], dim=1)
+    rank = has.cumsum(1) - has.int()  # number of each present expert among those of its cell
+    subsets = (1 << has.sum(1, keepdim=True)) - 1
+    drawn = 1 + (torch.rand(has.shape[0], 1, device=has.device) * subsets).long()  # a subset as bits
+    dropped = torch.rand(has.shape[0], 1, device=has.device) < probability
+    kept = has & (~dropped | (drawn >> rank & 1 > 0))
+    out = {}
+    for j, m in enumerate(names):
+        keep = kept[:, j : j + 1]
+        out[m] = Posterior(
+            torch.where(keep, enc_outs[m].mu, 0.0), torch.where(keep, enc_outs[m].logvar, ABSENT)
+        )
+    return out
+
+
+def _at(value: Tensor | None, at: Tensor) -> Tensor | None:
+    return None if value is None else value[at]
+
+
+def _mean(value: Tensor, seed: Tensor) -> Tensor:
+    """Mean over the seed cells."""
+    weight = seed.to(value.dtype)
+    return (value * weight).sum() / weight.sum().clamp(min=1)

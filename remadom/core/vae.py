@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Ge, Le
@@ -68,6 +68,14 @@ class MosaicVAE(nn.Module):
         self.modality_dropout = modality_dropout
         self.modality_weights = dict(modality_weights or {})
 
+    def encoder(self, modality: str) -> GaussianEncoder:
+        """Encoder of a modality."""
+        return cast(GaussianEncoder, self.encoders[modality])
+
+    def decoder(self, modality: str) -> Decoder:
+        """Decoder of a modality."""
+        return cast(Decoder, self.decoders[modality])
+
     def encode(self, batch: Batch) -> dict[str, Posterior]:
         """Posterior of each modality, cell x latent; a cell without the modality has an infinite variance."""
         return {modality: self._encode_one(modality, batch) for modality in self.encoders}
@@ -75,13 +83,13 @@ class MosaicVAE(nn.Module):
     def _encode_one(self, modality: str, batch: Batch) -> Posterior:
         at = batch.at.get(modality)
         if at is None:
-            posterior: Posterior = self.encoders[modality](batch.encoder_rows(modality))
-            return posterior
+            whole: Posterior = self.encoder(modality)(batch.encoder_rows(modality))
+            return whole
         shape, device = (len(batch), self.latent_dim), batch.index.device
         mu, logvar = torch.zeros(shape, device=device), torch.full(shape, ABSENT, device=device)
         if at.shape[0] == 0:
             return Posterior(mu, logvar)
-        present = self.encoders[modality](batch.encoder_rows(modality))
+        present = self.encoder(modality)(batch.encoder_rows(modality))
         return Posterior(mu.index_copy(0, at, present.mu), logvar.index_copy(0, at, present.logvar))
 
     def fuse(self, enc_outs: Mapping[str, Posterior]) -> Latent:
@@ -109,13 +117,13 @@ class MosaicVAE(nn.Module):
         """Negative log-likelihood of each modality per cell, in nats; 0 where the cell lacks it."""
         labels = batch.groups.get(self.batch_group)
         out = {}
-        for modality, decoder in self.decoders.items():
+        for modality in self.decoders:
             if modality not in batch.x:
                 continue
             at = batch.at.get(modality)
             library = batch.library.get(modality)
             args = (z, library, labels) if at is None else (z[at], _at(library, at), _at(labels, at))
-            nll = decoder.nll(batch.decoder_rows(modality), *args)
+            nll = self.decoder(modality).nll(batch.decoder_rows(modality), *args)
             out[modality] = nll if at is None else nll.new_zeros(len(batch)).index_copy(0, at, nll)
         return out
 

@@ -29,6 +29,10 @@ class Modality:
         Name of what its encoder makes of the counts, in the input registry.
     library
         Whether its decoder scales with the cell's total.
+    feature_names
+        Regular expression of what its feature names look like, where they say what it is.
+    size_key
+        Setting that chooses the number of its features, where there is one.
     """
 
     name: str
@@ -39,6 +43,8 @@ class Modality:
     likelihood: str
     encoder_input: str
     library: bool = False
+    feature_names: str | None = None
+    size_key: str | None = None
 
 
 MODALITIES: dict[str, Modality] = {}
@@ -75,6 +81,7 @@ register_modality(
         likelihood="zinb",
         encoder_input="lognorm",
         library=True,
+        size_key="data.preprocess.rna.hvg",
     )
 )
 register_modality(
@@ -86,6 +93,8 @@ register_modality(
         keys=("obsm:X_atac", "layers:atac"),
         likelihood="bernoulli",
         encoder_input="tfidf",
+        feature_names=r"\S+[:_-]\d+[-_]\d+",
+        size_key="data.preprocess.atac.n_top",
     )
 )
 register_modality(

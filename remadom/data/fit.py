@@ -1,0 +1,140 @@
+"""Preprocessing fitted on training cells, as the configuration asks for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from remadom.data.hvg import select_genes
+from remadom.data.lsi import fit_lsi
+from remadom.data.modality import modality_named
+from remadom.data.peaks import open_cells, select_peaks
+from remadom.data.prepared import Prepared, Steps
+from remadom.data.sampler import blocks
+from remadom.data.settings import ATACPreprocess, DataSettings, RNAPreprocess
+from remadom.data.source import Source
+from remadom.data.split import cell_positions
+from remadom.errors import InputError
+
+
+def fit_preprocess(source: Source, settings: DataSettings, train: np.ndarray | None) -> Prepared:
+    """Fit what ``data.preprocess`` asks for on training cells, which are read in blocks.
+
+    Scanpy's gene selection holds the whole matrix of these cells, the decomposition of the peaks that of at most
+    50,000 of them.
+
+    Parameters
+    ----------
+    source
+        The cells.
+    settings
+        Section ``data`` of the configuration.
+    train
+        Positions or mask of the cells to fit on; ``None`` for all.
+
+    Raises
+    ------
+    InputError
+        No training cell has one of the modalities, or the data cannot meet a setting.
+    """
+    train = cell_positions(train, source.n_cells)
+    steps = {}
+    for modality in source.modalities:
+        cells = train[source.has[modality][train]]
+        if not len(cells):
+            raise InputError(
+                f"{modality}: none of {len(train)} training cells has it; leave it out with data.modalities, "
+                "or put cells that have it into the training part"
+            )
+        steps[modality] = _fit(source, modality, settings, cells)
+    return Prepared(steps)
+
+
+def _fit(source: Source, modality: str, settings: DataSettings, cells: np.ndarray) -> Steps:
+    section = getattr(settings.preprocess, modality, None)
+    columns = np.arange(len(source.features[modality]))
+    lsi, stored = None, None
+    if modality in source.reps:
+        section = None
+        notes = [f"{len(columns)} components read from {source.places[modality]}"]
+    elif isinstance(section, RNAPreprocess):
+        columns, notes = _genes(
+            source, modality, section, cells, source.codes(settings.batch_key, required=False)[0]
+        )
+    elif isinstance(section, ATACPreprocess):
+        columns, notes = _peaks(source, modality, section, cells)
+    else:
+        notes = [f"all {len(columns):,} features"]
+    if len(columns) < len(source.features[modality]):
+        source = source.select(modality, columns)
+    binary = isinstance(section, ATACPreprocess) and section.binarize
+    if binary:
+        source = source.binarize(modality)
+        notes.append("every count above zero is read as one")
+    if isinstance(section, ATACPreprocess) and section.lsi.enabled:
+        key = section.lsi.obsm_key
+        rep = source.stored_rep(key, modality)
+        if rep is not None:
+            stored = (key, rep.shape[1])
+            notes.append(
+                f"the encoder reads the {rep.shape[1]} components that the data has in obsm['{key}']"
+            )
+        else:
+            lsi = fit_lsi(
+                partial(source.rows, modality),
+                cells,
+                n_components=section.lsi.n_components,
+                drop_depth=section.lsi.drop_depth,
+            )
+            notes += [f"the encoder reads {lsi.n_components} LSI components", f"LSI {lsi.depth_note}"]
+    return Steps(
+        features=source.features[modality].tolist(),
+        notes=tuple(notes),
+        binary=binary,
+        lsi=lsi,
+        stored=stored,
+        total=_median_total(source, modality, cells) if modality_named(modality).library else None,
+    )
+
+
+def _genes(
+    source: Source, modality: str, section: RNAPreprocess, cells: np.ndarray, batches: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    n_genes = len(source.features[modality])
+    if section.hvg is None or section.hvg >= n_genes:
+        asked = (
+            f" (hvg asks for {section.hvg:,})" if section.hvg is not None and section.hvg > n_genes else ""
+        )
+        return np.arange(n_genes), [f"all {n_genes:,} genes{asked}"]
+    chosen = select_genes(
+        partial(source.rows, modality), cells, batches[cells], n_top=section.hvg, flavor=section.flavor
+    )
+    return np.flatnonzero(chosen.selected), [f"{section.hvg:,} of {n_genes:,} genes by {chosen.how}"]
+
+
+def _peaks(
+    source: Source, modality: str, section: ATACPreprocess, cells: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    n_peaks = len(source.features[modality])
+    if not section.min_cells and (section.n_top is None or section.n_top >= n_peaks):
+        asked = (
+            f" (n_top asks for {section.n_top:,})"
+            if section.n_top is not None and section.n_top > n_peaks
+            else ""
+        )
+        return np.arange(n_peaks), [f"all {n_peaks:,} peaks{asked}"]
+    n_open = open_cells(partial(source.rows, modality), cells)
+    kept = select_peaks(n_open, len(cells), min_cells=section.min_cells, n_top=section.n_top)
+    least = n_open[kept].min()
+    return kept, [
+        f"{len(kept):,} of {n_peaks:,} peaks, each open in at least {least:,} of {len(cells):,} cells"
+    ]
+
+
+def _median_total(source: Source, modality: str, cells: np.ndarray) -> float:
+    """Median of the cells' totals; 1 where it is zero."""
+    totals = np.concatenate(
+        [np.asarray(rows.sum(axis=1)).ravel() for _, rows in blocks(partial(source.rows, modality), cells)]
+    )
+    return float(np.median(totals)) or 1.0

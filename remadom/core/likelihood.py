@@ -53,18 +53,21 @@ class ZINB(Family):
 
     @staticmethod
     def zero(*params: Tensor) -> tuple[Tensor, list[Tensor]]:
+        # with o = (1 - pi) / pi and e = exp(-s): -log P(0) = log((1 + o) / (1 + o e))
         log_mu, log_theta, pi_logit = params
         theta = log_theta.exp()
         ratio = (log_mu - log_theta).exp_()  # mu / theta
         log_ratio = ratio.log1p()
-        share = ratio / (1 + ratio)  # mu / (mu + theta)
-        at_nb = torch.addcmul(pi_logit, log_ratio, theta).neg_()  # log odds of the NB's zero
-        value = F.softplus(-pi_logit) - F.softplus(at_nb)
-        at_nb = at_nb.sigmoid_()
-        weighted = at_nb * theta
-        by_pi = at_nb - (-pi_logit).sigmoid_()
-        by_theta = log_ratio.sub_(share).mul_(weighted)
-        by_mu = share.mul_(weighted)
+        share = ratio.div_(ratio + 1)  # mu / (mu + theta)
+        odds = pi_logit.clamp(min=-_exponent_max(pi_logit)).neg_().exp_()
+        left = torch.mul(log_ratio, -theta).exp_().mul_(odds)  # o e
+        weight = left + 1
+        value = (odds - left).div_(weight).log1p_()
+        weight = left.div_(weight)  # probability that a zero came from the NB
+        by_pi = odds.div_(odds + 1).neg_().add_(weight)
+        weight *= theta
+        by_theta = log_ratio.sub_(share).mul_(weight)
+        by_mu = share.mul_(weight)
         return value, [by_mu, by_theta, by_pi]
 
     @staticmethod
@@ -187,6 +190,11 @@ def _at_nonzeros(param: Tensor, rows: Rows) -> Tensor:
     """Values of a parameter at the non-zeros of a block."""
     index = rows.indices if param.dim() == 1 else rows.flat
     return param.reshape(-1).index_select(0, index)  # type: ignore[arg-type]
+
+
+def _exponent_max(x: Tensor) -> float:
+    """Largest exponent whose square root of room is left in the dtype: probabilities below are zero."""
+    return 80.0 if x.dtype == torch.float32 else 700.0
 
 
 def _negative_binomial(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,8 @@ from remadom.data.settings import ATACPreprocess, DataSettings, RNAPreprocess
 from remadom.data.source import Source
 from remadom.data.split import cell_positions
 from remadom.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def fit_preprocess(source: Source, settings: DataSettings, train: np.ndarray | None) -> Prepared:
@@ -48,6 +51,9 @@ def fit_preprocess(source: Source, settings: DataSettings, train: np.ndarray | N
                 "or put cells that have it into the training part"
             )
         steps[modality] = _fit(source, modality, settings, cells)
+    for modality, section in settings.preprocess:
+        if modality not in steps and section != type(section)():
+            logger.warning("data.preprocess.%s has no effect: the data has %s", modality, ", ".join(steps))
     return Prepared(steps)
 
 

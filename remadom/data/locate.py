@@ -182,8 +182,8 @@ def _main_modality(data: Annotated) -> str:
     """What the main matrix is where no feature has a known type: by ``uns["modality"]``, by the feature names."""
     said = data.element("uns/modality")
     named = known_as(said) if isinstance(said, str) else None
-    known = [m for m in MODALITIES.values() if m.feature_names is not None]
-    looks = next((m.name for m in known if _share(data.var.index, re.compile(m.feature_names)) > 0.9), None)
+    patterns = {m.name: re.compile(m.feature_names) for m in MODALITIES.values() if m.feature_names}
+    looks = next((name for name, like in patterns.items() if _share(data.var.index, like) > 0.9), None)
     usual = next(modality.name for modality in MODALITIES.values() if "X" in modality.keys)
     return named or looks or usual
 

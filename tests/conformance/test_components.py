@@ -32,7 +32,7 @@ def block(n: int = CELLS, seed: int = 0) -> Rows:
 def build(kind: str, name: str, n_batches: int = 3, **params):
     torch.manual_seed(0)
     if kind == "encoder":
-        return ENCODERS.build(name, FEATURES, LATENT, INPUTS.build("log1p", FEATURES), **params)
+        return ENCODERS.build(name, FEATURES, LATENT, INPUTS.build("log1p", FEATURES), n_batches, **params)
     if kind == "decoder":
         return DECODERS.build(name, LATENT, FEATURES, n_batches, **params)
     return REGISTRIES[kind].build(name, *([FEATURES] if kind == "input" else []), **params)
@@ -67,7 +67,7 @@ def test_wrong_types_are_refused(kind, name):
 def value(kind: str, component, rows: Rows, labels: torch.Tensor | None = None) -> torch.Tensor:
     """One number per cell, from a component's forward pass."""
     if kind == "encoder":
-        return torch.cat(component(rows), 1).sum(1)
+        return torch.cat(component(rows, labels), 1).sum(1)
     z = torch.randn(len(rows), LATENT, generator=torch.Generator().manual_seed(1))
     return component.nll(rows, z, rows.totals(), labels)
 
@@ -102,7 +102,7 @@ def test_values_and_gradients_are_finite_and_reach_every_parameter(kind, name, p
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_cell_one_group_and_empty_rows_survive(kind, n):
     for name in REGISTRIES[kind]:
-        component = build(kind, name, n_batches=1) if kind == "decoder" else build(kind, name)
+        component = build(kind, name, n_batches=1)
         empty = Rows.from_scipy(sp.csr_matrix((n, FEATURES), dtype=np.float32))
         for rows in (block(n), empty):
             out = value(kind, component, rows, torch.zeros(n, dtype=torch.long))
@@ -161,7 +161,7 @@ def test_reconstruction_loss_of_the_forward_pass_is_the_mean_nll(name):
 def test_a_batch_that_was_never_measured_is_the_average_of_those_that_were(name):
     decoder = build("decoder", name).eval()
     z = torch.randn(4, LATENT)
-    decoder.see(torch.tensor([0, 2, 2]))
+    decoder.batch.see(torch.tensor([0, 2, 2]))
     unknown = decoder.natural(z, None, torch.full((4,), -1))
     for labels in (torch.full((4,), 1), None):
         for a, b in zip(decoder.natural(z, None, labels), unknown, strict=True):

@@ -52,7 +52,7 @@ class ADTMixtureDecoder(Decoder):
         self.mixing_head = nn.Linear(wide, out_dim)
 
     def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
-        hidden = self.hidden(z, self.covariates(z, batch_labels))
+        hidden = self.hidden(z, batch_labels)
         log_background = self.background_head(hidden).float().clamp(LOG_RATE_MIN, LOG_RATE_MAX)
         log_ratio = F.softplus(self.ratio_head(hidden).float())
         log_foreground = (log_background + log_ratio).clamp(max=LOG_RATE_MAX)

@@ -52,8 +52,7 @@ class ATACDecoderBernoulli(Decoder):
         self.head = nn.Linear((lowrank or hidden) + self.n_batches, out_dim)
 
     def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
-        covariates = self.covariates(z, batch_labels)
-        hidden = self.hidden(z, covariates)
+        hidden = self.hidden(z, batch_labels)
         if self.squeeze is not None:
             width = self.squeeze.in_features
             hidden = torch.cat([self.squeeze(hidden[:, :width]), hidden[:, width:]], dim=1)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from remadom.core.covariates import BatchCovariates
 from remadom.registry import Registry
 from remadom.shapes import Float, Int
 from remadom.types import Rows
@@ -18,8 +19,8 @@ class Decoder(nn.Module, ABC):
     """From ``z`` to the parameters of one modality's likelihood, given the batch of each cell.
 
     The batch enters the hidden layer and, as an offset per feature, the output: what the batch explains need
-    not be in ``z``, and that is what removes batch effects. A label of -1, no labels, or a batch in which the
-    modality was never measured is decoded as the average of the batches in which it was.
+    not be in ``z``, and that is what removes batch effects (see :class:`~remadom.core.covariates.BatchCovariates`
+    for cells whose batch is not known).
 
     Parameters
     ----------
@@ -33,23 +34,16 @@ class Decoder(nn.Module, ABC):
         Width of the hidden layer.
     """
 
-    seen: Tensor
     integers: bool = True
     """Whether the likelihood is one of whole counts."""
 
     def __init__(self, latent_dim: int, out_dim: int, n_batches: int, hidden: int) -> None:
         super().__init__()
         self.latent_dim, self.out_dim = latent_dim, out_dim
-        self.n_batches = n_batches if n_batches > 1 else 0
+        self.batch = BatchCovariates(n_batches)
+        self.n_batches = self.batch.width
         self.first = nn.Linear(latent_dim + self.n_batches, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.register_buffer("seen", torch.ones(self.n_batches))
-
-    @torch.no_grad()
-    def see(self, batch_labels: Int[Tensor, " cell"]) -> None:
-        """Learn from the labels of the training cells in which batches the modality was measured."""
-        self.seen.zero_()
-        self.seen[batch_labels[(batch_labels >= 0) & (batch_labels < self.n_batches)]] = 1.0
 
     @abstractmethod
     def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
@@ -94,22 +88,14 @@ class Decoder(nn.Module, ABC):
         """Negative log-likelihood under the parameters of :meth:`forward`, mean over the cells."""
         return self.likelihood(x, *self.from_params(params)).mean()
 
-    def hidden(self, z: Tensor, covariates: Tensor | None) -> Tensor:
+    def hidden(self, z: Tensor, batch_labels: Tensor | None) -> Tensor:
         """Hidden layer, with the batch appended for the output layer."""
-        joined = z if covariates is None else torch.cat([z, covariates], dim=1)
-        hidden = F.relu(self.norm(self.first(joined)))
-        return hidden if covariates is None else torch.cat([hidden, covariates.to(hidden.dtype)], dim=1)
-
-    def covariates(self, z: Tensor, batch_labels: Tensor | None) -> Tensor | None:
-        """One-hot batch of each cell; the average of those seen where the label is missing or was not seen."""
-        if self.n_batches == 0:
-            return None
-        average = (self.seen / self.seen.sum().clamp(min=1)).to(z.dtype).expand(z.shape[0], -1)
-        if batch_labels is None:
-            return average
-        codes = batch_labels.clamp(min=0)
-        known = (batch_labels >= 0) & (self.seen[codes] > 0)
-        return torch.where(known.unsqueeze(1), F.one_hot(codes, self.n_batches).to(z.dtype), average)
+        covariates = self.batch(len(z), batch_labels)
+        if covariates is None:
+            plain: Tensor = F.relu(self.norm(self.first(z)))
+            return plain
+        hidden = F.relu(self.norm(self.first(torch.cat([z, covariates.to(z.dtype)], dim=1))))
+        return torch.cat([hidden, covariates.to(hidden.dtype)], dim=1)
 
 
 DECODERS: Registry[Decoder] = Registry("likelihood")

@@ -65,8 +65,7 @@ class RNADecoderZINB(Decoder):
         self.log_theta = None if dispersion == "cell" else nn.Parameter(torch.zeros(rows, out_dim))
 
     def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
-        covariates = self.covariates(z, batch_labels)
-        hidden = self.hidden(z, covariates)
+        hidden = self.hidden(z, batch_labels)
         raw = self.mean_head(hidden).float()
         if self.library:
             log_mu = torch.log_softmax(raw, dim=1)
@@ -75,15 +74,18 @@ class RNADecoderZINB(Decoder):
         else:
             log_mu = raw.clamp(max=LOG_MU_MAX)
         pi_logit = self.inflation_head(hidden).float().clamp(-PI_LOGIT_MAX, PI_LOGIT_MAX)
-        return log_mu, self._log_theta(hidden, covariates), pi_logit
+        return log_mu, self._log_theta(hidden, batch_labels), pi_logit
 
-    def _log_theta(self, hidden: Tensor, covariates: Tensor | None) -> Tensor:
+    def _log_theta(self, hidden: Tensor, batch_labels: Tensor | None) -> Tensor:
         if self.dispersion_head is not None:
             cell_wise: Tensor = self.dispersion_head(hidden).float()
             return cell_wise.clamp(*LOG_THETA_RANGE)
         assert self.log_theta is not None
         log_theta = self.log_theta.clamp(*LOG_THETA_RANGE)
-        return log_theta[0] if covariates is None or len(log_theta) == 1 else covariates @ log_theta
+        if len(log_theta) == 1:
+            return log_theta[0]
+        by_batch: Tensor = self.batch(len(hidden), batch_labels) @ log_theta
+        return by_batch
 
     def params(self, *natural: Tensor) -> ZINBParams:
         log_mu, log_theta, pi_logit = natural

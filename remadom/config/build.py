@@ -1,0 +1,276 @@
+"""The one place that knows how a run is assembled: from a raw configuration to what is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from remadom.config import components, plan
+from remadom.config.load import Raw, overlay, validate
+from remadom.config.schema import RunConfig
+from remadom.core.decoders import DECODERS
+from remadom.core.fusion import ProductOfExperts
+from remadom.core.vae import MosaicVAE
+from remadom.data.fit import fit_preprocess
+from remadom.data.loader import Codes, Loader, groups_of, times_of
+from remadom.data.modality import modality_named
+from remadom.data.prepared import Prepared
+from remadom.data.source import Source
+from remadom.data.split import Split, split_cells
+from remadom.data.validate import validate_counts, validate_dims
+from remadom.errors import InputError
+from remadom.train.objective import Objective
+from remadom.types import Rows
+from remadom.utils.seed import derive
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 4096
+"""Training cells from which input statistics and output biases are set."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Everything that a run is made of."""
+
+    config: RunConfig
+    choices: list[plan.Choice]
+    notes: list[str]
+    measured: Source
+    """The data as measured, features selected, held-out values included."""
+    source: Source
+    """The data as trained on: held-out values hidden."""
+    split: Split
+    prepared: Prepared
+    groups: dict[str, Codes]
+    time: np.ndarray | None
+    model: MosaicVAE
+    objective: Objective
+
+    def loader(self, cells: np.ndarray, *, shuffle: bool = False, source: Source | None = None) -> Loader:
+        """Batches of some cells, in the run's batch size and seed."""
+        return Loader(
+            self.source if source is None else source,
+            cells,
+            batch_size=self.config.optim.batch_size,
+            shuffle=shuffle,
+            seed=self.config.optim.seed,
+            groups=self.groups,
+            time=self.time,
+            library=self.prepared.library,
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint needs so that the model can be rebuilt and used on other cells."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "prepared": self.prepared.state(),
+            "groups": {name: list(names) for name, (_, names) in self.groups.items()},
+        }
+
+
+def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
+    """Read, check and prepare the data, choose what was left open, and build the model.
+
+    Parameters
+    ----------
+    raw
+        Configuration as given: only what the user set.
+    where
+        File that it came from, for messages.
+    data
+        AnnData, MuData or mapping to use in place of ``data.path``.
+
+    Raises
+    ------
+    InputError
+        Anything about the configuration or the data that cannot work, before any work is lost.
+    """
+    config = validate(raw, where)
+    components.check_components(config)
+    measured = open_source(config, data)
+    visible, held_out = hide_held_out(measured, config.evaluation.holdout_key)
+    choices = plan.choose(plan.Facts.of(visible), raw)
+    config = validate(plan.apply(choices, raw), where)
+    sections = model_sections(config, visible)
+    for modality in visible.modalities:
+        decoder = sections["decoders"].get(modality)
+        whole = decoder is not None and DECODERS[decoder["likelihood"]].integers
+        validate_counts(visible, modality, integers=whole, nonnegative=_is_counts(sections, modality))
+    split = trainable(split_cells(visible, **_split_settings(config)), visible)
+    prepared = fit_preprocess(visible, config.data, split.train)
+    source = prepared.apply(visible)
+    sections = with_sizes(sections, source, config)
+    groups = groups_of(source, config.data)
+    n_batches = len(groups["batch"][1])
+    for section in [*sections["encoders"].values(), *sections["decoders"].values()]:
+        section["conditional_batches"] = section["conditional_batches"] or n_batches
+        if section["conditional_batches"] not in (1, n_batches):
+            raise InputError(
+                f"conditional_batches is {section['conditional_batches']}, but obs[{config.data.batch_key!r}] "
+                f"has {n_batches} batches; leave it out, or set it to {n_batches} (or to 1 for none)"
+            )
+    config = validate(overlay(config.model_dump(mode="json"), {"model": sections}), where)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.optim.seed, "init"))
+        model = build_model(config)
+    start_from_data(model, source, split.train, groups["batch"][0], config.optim.seed)
+    notes = [*_source_notes(measured, held_out), *prepared.notes]
+    return Assembly(
+        config=config,
+        choices=choices,
+        notes=notes,
+        measured=prepared.apply(measured),
+        source=source,
+        split=split,
+        prepared=prepared,
+        groups=groups,
+        time=times_of(source, config.data),
+        model=model,
+        objective=Objective(model, components.beta_schedule(config.model)),
+    )
+
+
+def open_source(config: RunConfig, data: Any = None) -> Source:
+    """The configured data set."""
+    if data is None and config.data.path is None:
+        raise InputError("data.path is missing: name the .h5ad, .h5mu or .zarr file to read")
+    return Source.open(
+        config.data.path if data is None else data,
+        keys=config.data.keys,
+        modalities=config.data.modalities,
+        backed=config.data.backed,
+        lsi_key=config.data.preprocess.atac.lsi.obsm_key,
+    )
+
+
+def hide_held_out(source: Source, key: str) -> tuple[Source, dict[str, np.ndarray]]:
+    """Hide the modality of the cells that its own obs flags under ``key``; the cells by modality."""
+    held_out = {}
+    for modality in source.modalities:
+        obs = source.obs_of(modality)
+        if obs is None or key not in obs:
+            continue
+        flagged = obs[key].map(lambda value: value in (True, "True")).to_numpy(dtype=bool)
+        if flagged.any():
+            held_out[modality] = flagged
+            source = source.hide(modality, flagged)
+    return source, held_out
+
+
+def trainable(split: Split, source: Source) -> Split:
+    """The split without the cells that have nothing left to train on."""
+    anything = np.any([source.has[m] for m in source.modalities], axis=0)
+    return Split(*(cells[anything[cells]] for cells in (split.train, split.val, split.test)))
+
+
+def model_sections(config: RunConfig, source: Source) -> dict[str, dict[str, Any]]:
+    """Encoder and decoder sections of every modality of the data; the ones set to null are left out."""
+    for part in ("encoders", "decoders"):
+        for modality in getattr(config.model, part):
+            if modality not in source.modalities:
+                raise InputError(
+                    f"model.{part}.{modality}: the data has no modality '{modality}' "
+                    f"(it has {', '.join(source.modalities)}); remove the section or see data.keys"
+                )
+    encoders = {
+        m: components.encoder_section(m, config.model.encoders.get(m) or {})
+        for m in source.modalities
+        if config.model.encoders.get(m, {}) is not None
+    }
+    decoders = {
+        m: components.decoder_section(m, config.model.decoders.get(m) or {})
+        for m in source.modalities
+        if config.model.decoders.get(m, {}) is not None
+    }
+    return {"encoders": encoders, "decoders": decoders}
+
+
+def with_sizes(sections: Mapping[str, Any], source: Source, config: RunConfig) -> dict[str, Any]:
+    """Sections with the sizes and inputs that were left out; a size that contradicts the data is an error."""
+    encoders, decoders = sections["encoders"], sections["decoders"]
+    validate_dims(
+        source,
+        {m: section["in_dim"] for m, section in encoders.items()},
+        {m: section["out_dim"] for m, section in decoders.items()},
+    )
+    for modality, section in encoders.items():
+        rep = source.reps.get(modality)
+        section["in_dim"] = len(source.features[modality]) if rep is None else rep.shape[1]
+        default = "identity" if rep is not None else modality_named(modality).encoder_input
+        section["input"] = section["input"] or default
+    for modality, section in decoders.items():
+        section["out_dim"] = len(source.features[modality])
+    return {"encoders": dict(encoders), "decoders": dict(decoders)}
+
+
+def build_model(config: RunConfig) -> MosaicVAE:
+    """The model of a resolved configuration (every size filled in)."""
+    model = config.model
+    encoders = {
+        m: components.build_encoder(section, model.latent_bio)
+        for m, section in model.encoders.items()
+        if section is not None
+    }
+    decoders = {
+        m: components.build_decoder(section, model.latent_bio)
+        for m, section in model.decoders.items()
+        if section is not None
+    }
+    return MosaicVAE(
+        encoders,
+        ProductOfExperts(model.fusion_temps, list(encoders)),
+        decoders,
+        modality_dropout=model.modality_dropout,
+        modality_weights=model.modality_weights,
+    )
+
+
+def start_from_data(
+    model: MosaicVAE, source: Source, train: np.ndarray, batch: np.ndarray, seed: int
+) -> None:
+    """Fit the inputs' statistics and set the output biases from a sample of the training cells."""
+    rng = np.random.default_rng(derive(seed, "sample"))
+    for modality in source.modalities:
+        all_cells = train[source.has[modality][train]]
+        if len(all_cells) == 0:
+            continue
+        cells = np.sort(rng.choice(all_cells, min(SAMPLE, len(all_cells)), replace=False))
+        sample = Rows.of(source.rows(modality, cells))
+        rep = source.reps.get(modality)
+        labels = torch.from_numpy(batch[all_cells])
+        if modality in model.encoders:
+            encoder = model.encoder(modality)
+            encoder.transform.fit(sample if rep is None else Rows.from_dense(rep[cells]))
+            encoder.batch.see(labels)
+        if modality in model.decoders:
+            decoder = model.decoder(modality)
+            decoder.batch.see(labels)
+            decoder.start_from(sample, torch.from_numpy(batch[cells]))
+
+
+def _split_settings(config: RunConfig) -> dict[str, Any]:
+    data = config.data
+    return {"val_fraction": data.val_fraction, "split_key": data.split_key, "seed": config.optim.seed}
+
+
+def _is_counts(sections: Mapping[str, Any], modality: str) -> bool:
+    """Whether anything reads the values as counts; components that are only encoded may be negative."""
+    encoder = sections["encoders"].get(modality)
+    return modality in sections["decoders"] or (encoder is not None and encoder["input"] != "identity")
+
+
+def _source_notes(source: Source, held_out: Mapping[str, np.ndarray]) -> list[str]:
+    notes = [
+        f"{name}: in the file, not used (data.keys and data.modalities choose)" for name in source.ignored
+    ]
+    notes += [
+        f"{modality}: {int(cells.sum()):,} cells are flagged as held out and keep their values out of training"
+        for modality, cells in held_out.items()
+    ]
+    return notes

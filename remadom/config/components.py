@@ -1,0 +1,146 @@
+"""Sections of the components: what the registries add to the schema (imports torch)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import PositiveInt, ValidationError, create_model
+
+from remadom.config.schema import ModelSettings, RunConfig
+from remadom.core.decoders import DECODERS, Decoder
+from remadom.core.encoder import ENCODERS, GaussianEncoder
+from remadom.core.inputs import INPUTS
+from remadom.data.modality import modality_named
+from remadom.errors import InputError, nearest
+from remadom.registry import Section, error_lines
+from remadom.schedule import SCHEDULES, Constant, Schedule
+
+
+class EncoderSizes(Section):
+    """Keys that every encoder has."""
+
+    in_dim: PositiveInt | None = None
+    """Number of features (or LSI components); inferred from the data where null."""
+
+    conditional_batches: PositiveInt | None = None
+    """Number of batches that the encoder is conditioned on; inferred from obs where null, 1 conditions on none."""
+
+    input: str | None = None
+    """What the encoder makes of the counts; null is the modality's own (LSI components are read as they are)."""
+
+
+class DecoderSizes(Section):
+    """Keys that every decoder has."""
+
+    out_dim: PositiveInt | None = None
+    """Number of features; inferred from the data where null."""
+
+    conditional_batches: PositiveInt | None = None
+    """Number of batches that the decoder is conditioned on; inferred from obs where null, 1 conditions on none."""
+
+    likelihood: str | None = None
+    """Which decoder; null is the modality's own."""
+
+
+@cache
+def encoder_schema() -> type[Section]:
+    """Section of an encoder."""
+    return create_model("EncoderSection", __base__=(EncoderSizes, ENCODERS.schema("gaussian")))
+
+
+@cache
+def decoder_schema(likelihood: str) -> type[Section]:
+    """Section of a decoder of a given likelihood."""
+    return create_model(f"{likelihood}_section", __base__=(DecoderSizes, DECODERS.schema(likelihood)))
+
+
+def _validated(schema: type[Section], values: dict[str, Any], key: str) -> dict[str, Any]:
+    try:
+        return schema.model_validate(values).model_dump()
+    except ValidationError as error:
+        raise InputError("\n".join(error_lines(error, key))) from None
+
+
+def encoder_section(modality: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A validated encoder section with every default filled in; raises :class:`InputError`."""
+    section = _validated(encoder_schema(), values, f"model.encoders.{modality}")
+    if section["input"] is not None and section["input"] not in INPUTS:
+        raise InputError(f"model.encoders.{modality}.input: unknown: {nearest(section['input'], INPUTS)}")
+    return section
+
+
+def decoder_section(modality: str, values: dict[str, Any]) -> dict[str, Any]:
+    """A validated decoder section with every default filled in; raises :class:`InputError`."""
+    key = f"model.decoders.{modality}"
+    likelihood = values.get("likelihood") or modality_named(modality).likelihood
+    if likelihood not in DECODERS:
+        raise InputError(f"{key}.likelihood: unknown '{likelihood}': {nearest(str(likelihood), DECODERS)}")
+    return _validated(decoder_schema(likelihood), {**values, "likelihood": likelihood}, key)
+
+
+def check_components(config: RunConfig) -> None:
+    """Validate the component sections of a configuration; raises :class:`InputError` with every problem."""
+    problems = []
+    checks = [
+        *((encoder_section, m, values) for m, values in config.model.encoders.items()),
+        *((decoder_section, m, values) for m, values in config.model.decoders.items()),
+    ]
+    for check, modality, values in checks:
+        try:
+            modality_named(modality)
+            if values is not None:
+                check(modality, values)
+        except InputError as error:
+            problems.append(str(error))
+    try:
+        beta_schedule(config.model)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def build_encoder(section: dict[str, Any], latent_dim: int) -> GaussianEncoder:
+    """Encoder from a complete section."""
+    params = {key: section[key] for key in ENCODERS.schema("gaussian").model_fields}
+    transform = INPUTS.build(section["input"], section["in_dim"])
+    return ENCODERS.build(
+        "gaussian", section["in_dim"], latent_dim, transform, section["conditional_batches"], **params
+    )
+
+
+def build_decoder(section: dict[str, Any], latent_dim: int) -> Decoder:
+    """Decoder from a complete section."""
+    likelihood = section["likelihood"]
+    params = {key: section[key] for key in DECODERS.schema(likelihood).model_fields}
+    return DECODERS.build(
+        likelihood, latent_dim, section["out_dim"], section["conditional_batches"], **params
+    )
+
+
+def beta_schedule(model: ModelSettings) -> Schedule:
+    """Schedule of the KL weight: a number is constant; raises :class:`InputError`."""
+    if not isinstance(model.beta, dict):
+        return Constant(value=model.beta)
+    params = dict(model.beta)
+    name = params.pop("schedule", "linear")
+    if name not in SCHEDULES:
+        raise InputError(f"model.beta.schedule: unknown {name!r}: {nearest(str(name), SCHEDULES)}")
+    return SCHEDULES.build(name, **SCHEDULES.section(name, params, "model.beta").model_dump())
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the whole configuration, component sections included, for editors."""
+    schema = RunConfig.model_json_schema()
+    model = schema["$defs"]["ModelSettings"]["properties"]
+    encoder = encoder_schema().model_json_schema()
+    decoders = [decoder_schema(name).model_json_schema() for name in DECODERS]
+    for part in (encoder, *decoders):
+        schema["$defs"].update(part.pop("$defs", {}))
+    nothing = {"type": "null"}
+    model["encoders"]["additionalProperties"] = {"anyOf": [encoder, nothing]}
+    model["decoders"]["additionalProperties"] = {"anyOf": [*decoders, nothing]}
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "remadom run configuration"
+    return schema

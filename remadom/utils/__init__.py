@@ -1,0 +1,1 @@
+"""What every layer may use: checkpoints, seeds, files written whole."""

@@ -1,0 +1,118 @@
+"""A key that validates and does nothing is a bug: every key of the configuration is read by some run."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from test_phase1_training import mock
+
+from remadom import run
+from remadom.config.components import DecoderSizes, EncoderSizes
+from remadom.config.load import overlay
+from remadom.config.schema import Later, RunConfig
+from remadom.core.decoders import DECODERS
+from remadom.core.encoder import ENCODERS
+from remadom.core.inputs import INPUTS
+from remadom.registry import Section
+from remadom.types import Rows
+
+
+def leaves(model: type[Section], prefix: str = "") -> dict[str, tuple[str, str]]:
+    """Dotted key of every setting that is not for later, with the section class and field that hold it."""
+    found = {}
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if inspect.isclass(inner) and issubclass(inner, Section):
+            found |= leaves(inner, f"{prefix}{name}.")
+        elif not any(isinstance(mark, Later) for mark in field.metadata):
+            found[prefix + name] = (model.__name__, name)
+    return found
+
+
+def in_validation() -> bool:
+    """Whether the section is being read by its own checks, which is no use of it."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name in ("_refuse_later_keys", "_is_asked_for"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+RUNS = [
+    {},
+    {"optim": {"scheduler": {"name": "step"}, "amp": {"enabled": True}, "early_stopping": {"enabled": True}}},
+    {"optim": {"scheduler": {"name": "plateau"}}, "logging": {"tensorboard": True}},
+    {
+        "optim": {"scheduler": {"name": "cosine"}},
+        "data": {"preprocess": {"rna": {"hvg": 20}, "atac": {"lsi": {"enabled": True, "n_components": 5}}}},
+    },
+]
+
+
+@pytest.mark.filterwarnings("ignore:`lr_scheduler.step")
+def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read: set[tuple[str, str]] = set()
+    plain = Section.__getattribute__
+
+    def recording(self, name):
+        if not name.startswith("_") and name in type(self).model_fields and not in_validation():
+            read.add((type(self).__name__, name))
+        return plain(self, name)
+
+    for number, settings in enumerate(RUNS):
+        raw = overlay(mock(tmp_path, "paired", cells=120), settings)
+        raw = overlay(raw, {"optim": {"epochs": 1}, "logging": {"run_dir": str(tmp_path / str(number))}})
+        raw = overlay(raw, {"evaluation": {"figures": number == 0}})
+        monkeypatch.setattr(Section, "__getattribute__", recording)
+        run.train(raw)
+        monkeypatch.undo()
+    unread = [key for key, holder in leaves(RunConfig).items() if holder not in read]
+    assert unread == []
+
+
+BLOCK = torch.poisson(torch.full((12, 6), 2.0), generator=torch.Generator().manual_seed(0))
+OTHER = {
+    "hidden": 7,
+    "n_layers": 2,
+    "dropout": 0.5,
+    "dispersion": "cell",
+    "library": False,
+    "lowrank": 2,
+    "batch": False,
+}
+
+
+def signature_of(component: torch.nn.Module, rows: Rows, decoder: bool) -> tuple:
+    """Sizes of the parameters and what a training pass returns."""
+    torch.manual_seed(1)
+    component.train()
+    if decoder:
+        out = component.nll(rows, torch.randn(12, 3), rows.totals(), torch.arange(12) % 2)
+    else:
+        out = component(rows, torch.arange(12) % 2)[0]
+    return [tuple(p.shape) for p in component.parameters()], out.sum().item()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("decoder", d) for d in DECODERS] + [("encoder", e) for e in ENCODERS]
+)
+def test_every_parameter_of_a_component_changes_it(kind: str, name: str):
+    registry = DECODERS if kind == "decoder" else ENCODERS
+    rows = Rows.from_dense(BLOCK)
+
+    def build(**params):
+        torch.manual_seed(0)
+        wiring = (3, 6, 2) if kind == "decoder" else (6, 3, INPUTS.build("log1p", 6), 2)
+        return signature_of(registry.build(name, *wiring, **params), rows, kind == "decoder")
+
+    for key in registry.schema(name).model_fields:
+        assert build(**{key: OTHER[key]}) != build(), key
+
+
+def test_sizes_of_the_sections_are_checked_against_the_data():
+    assert set(EncoderSizes.model_fields) == {"in_dim", "conditional_batches", "input"}
+    assert set(DecoderSizes.model_fields) == {"out_dim", "conditional_batches", "likelihood"}

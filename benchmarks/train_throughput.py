@@ -3,10 +3,11 @@
     python benchmarks/train_throughput.py                              # remadom alone
     python benchmarks/train_throughput.py --peer-python V/bin/python --peer-script PATH/peer_epoch.py
 
-The peer's environment needs ``torch==2.13.0 scvi-tools==1.4.2``. Each program runs in a process of its own, A B A B,
-with two threads; the figure is cells divided by the median wall time of an epoch, the first epoch dropped, and the
-peak memory of the whole process with imports and data. Cells: 10,000 with 2,000 genes (10 % dense), and 10,000 peaks
-(2 % dense) or 100 proteins; batches of 512, hidden width 128, latent dimension 10, two batches to condition on.
+The peer's environment needs ``torch==2.13.0 scvi-tools==1.4.2``. Each program runs in a process of its own,
+A B A B, with two threads; the figure is cells divided by the median wall time of an epoch, the first epoch
+dropped, and the peak memory of the whole process with imports and data. Cells: 10,000 with 2,000 genes
+(10 % dense), and 10,000 peaks (2 % dense) or 100 proteins; batches of 512, hidden width 128, latent dimension 10,
+two batches to condition on.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ THREADS = 2
 TARGET = 3.0
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(threads: int, wait: str) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "PASSIVE"}
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    return {**rest, **dict.fromkeys(names, str(threads)), **({"OMP_WAIT_POLICY": wait} if wait else {})}
 
 
-def synthetic(modalities: tuple[str, ...], n_cells: int):  # noqa: ANN201
+def synthetic(modalities: tuple[str, ...], n_cells: int):
     """MuData of unstructured counts: speed does not depend on what the counts mean."""
     import anndata as ad
     import mudata as md
@@ -93,8 +95,10 @@ def one(case: str, n_cells: int, epochs: int, settings: list[str]) -> dict[str, 
     }
 
 
-def child(command: list[str]) -> dict[str, float]:
-    done = subprocess.run(command, env=environment(THREADS), capture_output=True, text=True, check=False)
+def child(command: list[str], wait: str) -> dict[str, float]:
+    done = subprocess.run(
+        command, env=environment(THREADS, wait), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -102,10 +106,13 @@ def child(command: list[str]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=list(CASES), choices=[[], *CASES], metavar="CASE")
+    parser.add_argument("cases", nargs="*", help=f"some of {', '.join(CASES)} (default: all)")
     parser.add_argument("--peer-python", help="python of the peer's environment")
     parser.add_argument("--peer-script", default="../shared/bench/peer_epoch.py")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--wait", default="", choices=["", "PASSIVE"], help="OMP_WAIT_POLICY of both programs"
+    )
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--one", choices=CASES, help=argparse.SUPPRESS)
@@ -122,12 +129,11 @@ def main() -> None:
         ratios = []
         for number in range(1, options.rounds + 1):
             settings = [word for s in options.set for word in ("--set", s)]
-            ours = child([sys.executable, __file__, "--one", case, *sizes, *settings])
+            ours = child([sys.executable, __file__, "--one", case, *sizes, *settings], options.wait)
             line = f"{case:10}{number:>6}{ours['cells_per_s']:>17,}{ours['peak_rss_mb']:>6}"
             if options.peer_python:
-                theirs = child(
-                    [options.peer_python, options.peer_script, case, *sizes, "--threads", str(THREADS)]
-                )
+                command = [options.peer_python, options.peer_script, case, *sizes, "--threads", str(THREADS)]
+                theirs = child(command, options.wait)
                 ratios.append(ours["cells_per_s"] / theirs["cells_per_s"])
                 line += f"{theirs['cells_per_s']:>14,}{theirs['peak_rss_mb']:>6}{ratios[-1]:>7.2f}"
             print(line, flush=True)

@@ -24,10 +24,12 @@ from remadom.results import (
     write_report,
 )
 from remadom.train.callbacks import History
+from remadom.train.stopping import check_monitor, monitored
 from remadom.train.trainer import Trainer
 from remadom.utils.checkpoint import load_checkpoint
 from remadom.utils.files import write_text
-from remadom.utils.outputs import CONFIG, EMBEDDINGS, METRICS, OBS_ARRAYS, RunDir, write_arrays
+from remadom.utils.outputs import CONFIG, EMBEDDINGS, LAST, METRICS, OBS_ARRAYS, RunDir, write_arrays
+from remadom.utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ def train(
     data
         AnnData, MuData or a mapping of AnnData, in place of ``data.path``.
     resume
-        Checkpoint of an unfinished run to continue.
+        Checkpoint of an unfinished run to continue, or its folder.
     overwrite
         Replace a finished run in the same folder.
     announce
@@ -75,14 +77,18 @@ def train(
     TrainingDiverged
         The loss became NaN or infinite.
     """
+    if resume is not None and Path(resume).is_dir():
+        resume = Path(resume) / LAST
     out = RunDir(validate(config, where).logging.run_dir)
     out.check(overwrite=overwrite, resume=resume is not None)
+    seed_everything(validate(config, where).optim.seed)
     assembly = assemble(config, where=where, data=data)
     if announce is not None:
         announce(assembly)
     settings = assembly.config
-    out.begin(resume=resume is not None)
-    write_text(out / CONFIG, to_yaml(settings))
+    monitor = monitored(settings.optim, len(assembly.split.val) > 0)
+    if monitor is not None:
+        check_monitor(monitor, assembly.objective.names)
     trainer = Trainer(
         assembly.objective,
         settings.optim,
@@ -91,6 +97,8 @@ def train(
         metadata=assembly.metadata(),
         cell_names=list(assembly.source.obs_names),
     )
+    out.begin(resume=resume is not None)
+    write_text(out / CONFIG, to_yaml(settings))
     validation = assembly.loader(assembly.split.val) if len(assembly.split.val) else None
     history = trainer.fit(assembly.loader(assembly.split.train, shuffle=True), validation, resume=resume)
     assembly.objective.load_state_dict(load_checkpoint(out.checkpoint)["model"])
@@ -117,7 +125,7 @@ def embed(
         File, AnnData, MuData or mapping of AnnData; the data that the model was trained on by default.
     out
         The ``.npz`` to write: ``z_bio``, ``mu``, ``logvar`` (cell x latent) and ``obs_names``. By default
-        ``embeddings.npz`` beside the checkpoint.
+        ``embeddings.<name of the data>.npz`` beside the checkpoint.
     overwrite
         Replace ``out``.
 
@@ -129,7 +137,8 @@ def embed(
     path = Path(checkpoint)
     if path.is_dir():
         path = RunDir(path).checkpoint
-    target = path.with_name(EMBEDDINGS) if out is None else Path(out)
+    name = f"embeddings.{Path(data).stem}.npz" if isinstance(data, str | Path) else EMBEDDINGS
+    target = path.with_name(name) if out is None else Path(out)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another --out, or give --overwrite")
     parts = load_checkpoint(path)
@@ -138,8 +147,8 @@ def embed(
     if data is not None:  # its layout need not be that of the training data
         raw = {**raw, "data": {**raw["data"], "keys": {}, "modalities": None}}
     config = validate(raw, str(path))
-    source = open_source(config, data)
     prepared = Prepared.from_state(metadata["prepared"])
+    source = open_source(config, data, among=list(prepared.steps))
     model = build_model(config)
     model.load_state_dict(
         {
@@ -149,13 +158,12 @@ def embed(
         }
     )
     source = prepared.apply(source)
-    loader = Loader(
-        source, np.arange(source.n_cells), batch_size=config.optim.batch_size, library=prepared.library
-    )
+    loader = Loader(source, np.arange(source.n_cells), batch_size=config.optim.batch_size)
     return write_arrays(target, embedding_arrays(source.obs_names, embed_cells(model, loader)))
 
 
 def resumed_config(checkpoint: str | Path) -> Raw:
-    """Configuration of the run that a checkpoint belongs to."""
+    """Configuration of the run that a checkpoint, or a run folder, belongs to."""
+    checkpoint = Path(checkpoint) / LAST if Path(checkpoint).is_dir() else checkpoint
     config: Raw = load_checkpoint(checkpoint)["metadata"]["config"]
     return config

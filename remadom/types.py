@@ -177,7 +177,12 @@ class Rows:
 def _weighted_sums(indptr: Tensor, indices: Tensor, values: Tensor, table: Tensor) -> Tensor:
     """CSR times dense: for each row the sum of ``values * table[indices]``."""
     return torch.nn.functional.embedding_bag(
-        indices, table, indptr, mode="sum", per_sample_weights=values.to(table.dtype), include_last_offset=True
+        indices,
+        table,
+        indptr,
+        mode="sum",
+        per_sample_weights=values.to(table.dtype),
+        include_last_offset=True,
     )
 
 

@@ -65,8 +65,7 @@ def take(batch: Batch, cells: list[int]) -> Batch:
 def make_model(modalities: tuple[str, ...] = ("rna", "atac", "adt"), seed: int = 0, **params) -> MosaicVAE:
     torch.manual_seed(seed)
     encoders = {
-        m: GaussianEncoder(SIZES[m], LATENT, INPUTS.build(INPUT[m], SIZES[m]), 2, hidden=8)
-        for m in modalities
+        m: GaussianEncoder(SIZES[m], LATENT, INPUTS.build(INPUT[m], SIZES[m]), hidden=8) for m in modalities
     }
     decoders = {m: DECODER[m](LATENT, SIZES[m], 2, hidden=8) for m in modalities}
     return MosaicVAE(encoders, ProductOfExperts(None, modalities), decoders, **params)

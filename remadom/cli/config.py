@@ -37,7 +37,11 @@ def show(
     raw = raw_config(words or [], config)
     where = "" if config is None else str(config)
     if not data:
-        typer.echo(to_yaml(validate(raw, where)), nl=False)
+        from remadom.config.components import check_components
+
+        settings = validate(raw, where)
+        check_components(settings, where)
+        typer.echo(to_yaml(settings), nl=False)
         return
     from remadom.config.build import assemble
 

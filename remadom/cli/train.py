@@ -33,7 +33,8 @@ def command(
     words: Words = None,
     config: ConfigFile = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Checkpoint of an unfinished run to continue.", show_default=False)
+        Path | None,
+        typer.Option(help="Folder or checkpoint of an unfinished run to continue.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")] = False,
 ) -> None:
@@ -64,12 +65,12 @@ def raw_config(words: list[str], config: Path | None, resume: Path | None = None
     if files:
         raw = overlay(raw, {"data": {"path": files[0]}})
     raw = overlay(raw, gather(None, [word for word in words if "=" in word]))
-    if files and config is None and "run_dir" not in raw.get("logging", {}):
+    settings = validate(raw, "" if config is None else str(config))
+    if "run_dir" not in (raw.get("logging") or {}) and settings.data.path is not None:
         from remadom.utils.outputs import RunDir
 
-        chosen = RunDir.unused(Path("runs") / Path(files[0]).name.split(".")[0])
+        chosen = RunDir.unused(Path("runs") / Path(settings.data.path).name.split(".")[0])
         raw = overlay(raw, {"logging": {"run_dir": str(chosen.path)}})
-    validate(raw, "" if config is None else str(config))
     return raw
 
 
@@ -109,7 +110,6 @@ def show_results(run: Run) -> None:
     from remadom.utils.outputs import BEST, EMBEDDINGS, REPORT
 
     out = Console(soft_wrap=True, highlight=False)
-    out.print(run.history.reason or "", markup=False)
     table = Table("value", "train", "val", title="at the best epoch", title_justify="left")
     for name, value in run.metrics["train"].items():
         other = run.metrics["val"].get(name)

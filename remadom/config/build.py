@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class Assembly:
             seed=self.config.optim.seed,
             groups=self.groups,
             time=self.time,
-            library=self.prepared.library,
+            library=library_of(self.model, self.prepared),
         )
 
     def metadata(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
         Anything about the configuration or the data that cannot work, before any work is lost.
     """
     config = validate(raw, where)
-    components.check_components(config)
+    components.check_components(config, where)
     measured = open_source(config, data)
     visible, held_out = hide_held_out(measured, config.evaluation.holdout_key)
     choices = plan.choose(plan.Facts.of(visible), raw)
@@ -108,7 +108,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     sections = with_sizes(sections, source, config)
     groups = groups_of(source, config.data)
     n_batches = len(groups["batch"][1])
-    for section in [*sections["encoders"].values(), *sections["decoders"].values()]:
+    for section in sections["decoders"].values():
         section["conditional_batches"] = section["conditional_batches"] or n_batches
         if section["conditional_batches"] not in (1, n_batches):
             raise InputError(
@@ -136,8 +136,15 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     )
 
 
-def open_source(config: RunConfig, data: Any = None) -> Source:
-    """The configured data set."""
+def open_source(config: RunConfig, data: Any = None, among: Sequence[str] | None = None) -> Source:
+    """The configured data set; with ``among``, only the modalities of the data that are in it."""
+    if among is not None:
+        found = open_source(config, data).modalities
+        wanted = tuple(m for m in found if m in among)
+        if not wanted:
+            raise InputError(f"the data has {', '.join(found)}, the model was trained on {', '.join(among)}")
+        settings = config.data.model_copy(update={"modalities": wanted})
+        config = config.model_copy(update={"data": settings})
     if data is None and config.data.path is None:
         raise InputError("data.path is missing: name the .h5ad, .h5mu or .zarr file to read")
     return Source.open(
@@ -171,12 +178,12 @@ def trainable(split: Split, source: Source) -> Split:
 
 def model_sections(config: RunConfig, source: Source) -> dict[str, dict[str, Any]]:
     """Encoder and decoder sections of every modality of the data; the ones set to null are left out."""
-    for part in ("encoders", "decoders"):
+    for part in ("encoders", "decoders", "modality_weights"):
         for modality in getattr(config.model, part):
             if modality not in source.modalities:
                 raise InputError(
                     f"model.{part}.{modality}: the data has no modality '{modality}' "
-                    f"(it has {', '.join(source.modalities)}); remove the section or see data.keys"
+                    f"(it has {', '.join(source.modalities)}); remove it, or see data.keys"
                 )
     encoders = {
         m: components.encoder_section(m, config.model.encoders.get(m) or {})
@@ -188,6 +195,10 @@ def model_sections(config: RunConfig, source: Source) -> dict[str, dict[str, Any
         for m in source.modalities
         if config.model.decoders.get(m, {}) is not None
     }
+    if not decoders:
+        raise InputError(
+            "there is no decoder, so nothing to train on; leave one of model.decoders switched on"
+        )
     return {"encoders": encoders, "decoders": decoders}
 
 
@@ -207,6 +218,12 @@ def with_sizes(sections: Mapping[str, Any], source: Source, config: RunConfig) -
     for modality, section in decoders.items():
         section["out_dim"] = len(source.features[modality])
     return {"encoders": dict(encoders), "decoders": dict(decoders)}
+
+
+def library_of(model: MosaicVAE, prepared: Prepared) -> dict[str, float]:
+    """Median totals of the modalities whose decoder scales with the cell's total."""
+    scaled = [m for m in model.decoders if getattr(model.decoder(m), "library", False)]
+    return {m: total for m, total in prepared.library.items() if m in scaled}
 
 
 def build_model(config: RunConfig) -> MosaicVAE:
@@ -247,7 +264,6 @@ def start_from_data(
         if modality in model.encoders:
             encoder = model.encoder(modality)
             encoder.transform.fit(sample if rep is None else Rows.from_dense(rep[cells]))
-            encoder.batch.see(labels)
         if modality in model.decoders:
             decoder = model.decoder(modality)
             decoder.batch.see(labels)

@@ -23,9 +23,6 @@ class EncoderSizes(Section):
     in_dim: PositiveInt | None = None
     """Number of features (or LSI components); inferred from the data where null."""
 
-    conditional_batches: PositiveInt | None = None
-    """Number of batches that the encoder is conditioned on; inferred from obs where null, 1 conditions on none."""
-
     input: str | None = None
     """What the encoder makes of the counts; null is the modality's own (LSI components are read as they are)."""
 
@@ -79,7 +76,7 @@ def decoder_section(modality: str, values: dict[str, Any]) -> dict[str, Any]:
     return _validated(decoder_schema(likelihood), {**values, "likelihood": likelihood}, key)
 
 
-def check_components(config: RunConfig) -> None:
+def check_components(config: RunConfig, where: str = "") -> None:
     """Validate the component sections of a configuration; raises :class:`InputError` with every problem."""
     problems = []
     checks = [
@@ -98,16 +95,15 @@ def check_components(config: RunConfig) -> None:
     except InputError as error:
         problems.append(str(error))
     if problems:
-        raise InputError("\n".join(problems))
+        file = f"{where}: " if where else ""
+        raise InputError("\n".join(file + line for problem in problems for line in problem.splitlines()))
 
 
 def build_encoder(section: dict[str, Any], latent_dim: int) -> GaussianEncoder:
     """Encoder from a complete section."""
     params = {key: section[key] for key in ENCODERS.schema("gaussian").model_fields}
     transform = INPUTS.build(section["input"], section["in_dim"])
-    return ENCODERS.build(
-        "gaussian", section["in_dim"], latent_dim, transform, section["conditional_batches"], **params
-    )
+    return ENCODERS.build("gaussian", section["in_dim"], latent_dim, transform, **params)
 
 
 def build_decoder(section: dict[str, Any], latent_dim: int) -> Decoder:
@@ -138,6 +134,9 @@ def json_schema() -> dict[str, Any]:
     decoders = [decoder_schema(name).model_json_schema() for name in DECODERS]
     for part in (encoder, *decoders):
         schema["$defs"].update(part.pop("$defs", {}))
+    encoder["properties"]["input"]["enum"] = [*INPUTS, None]
+    for name, decoder in zip(DECODERS, decoders, strict=True):
+        decoder["properties"]["likelihood"]["enum"] = [name, None]
     nothing = {"type": "null"}
     model["encoders"]["additionalProperties"] = {"anyOf": [encoder, nothing]}
     model["decoders"]["additionalProperties"] = {"anyOf": [*decoders, nothing]}

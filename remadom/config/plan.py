@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from remadom.config.load import Raw, overlay
+from remadom.config.load import Raw, overlay, validate
+from remadom.config.schema import RunConfig
 from remadom.data.source import Source
 
 STEPS = 4000
@@ -51,28 +52,41 @@ class Choice:
     reason: str
 
 
-def batch_size(n_cells: int) -> int:
-    """About forty steps an epoch, between 64 and 512 cells."""
-    return int(2 ** np.clip(round(math.log2(max(1, n_cells / 40))), 6, 9))
+Rule = Callable[[Facts, RunConfig], Iterator[Choice]]
 
 
-def _batch_size(facts: Facts) -> Iterator[Choice]:
-    size = batch_size(facts.n_cells)
+def _batch_size(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    size = int(2 ** np.clip(round(math.log2(max(1, facts.n_cells / 40))), 6, 9))
     yield Choice("optim.batch_size", size, f"about 40 steps an epoch for {facts.n_cells:,} cells, 64 to 512")
 
 
-def _epochs(facts: Facts) -> Iterator[Choice]:
-    per_epoch = max(1, math.ceil(facts.n_cells / batch_size(facts.n_cells)))
-    epochs = int(np.clip(round(STEPS / per_epoch), 10, 200))
-    yield Choice("optim.epochs", epochs, f"about {STEPS:,} steps, 10 to 200 epochs")
-    yield Choice("optim.scheduler.name", "cosine", "falls to the lowest rate at the last epoch")
-    yield Choice("optim.scheduler.min_lr", 1e-5, "lowest rate of the cosine")
-    warm = max(1, epochs // 5)
-    beta = {"schedule": "linear", "start": 0.0, "end": 1.0, "epochs": float(warm)}
+def _epochs(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    steps = max(1, math.ceil(facts.n_cells / config.optim.batch_size))
+    epochs = int(np.clip(round(STEPS / steps), 10, 200))
+    yield Choice(
+        "optim.epochs", epochs, f"about {STEPS:,} steps of {config.optim.batch_size} cells, 10 to 200 epochs"
+    )
+
+
+def _rate(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    scheduler = {"name": "cosine", "min_lr": config.optim.lr / 100}
+    yield Choice("optim.scheduler", scheduler, "the learning rate falls to a hundredth by the last epoch")
+
+
+def _warm_up(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    epochs = max(1, config.optim.epochs // 5)
+    beta = {"schedule": "linear", "start": 0.0, "end": 1.0, "epochs": float(epochs)}
     yield Choice("model.beta", beta, "the KL term is warmed up over a fifth of the training")
 
 
-def _genes(facts: Facts) -> Iterator[Choice]:
+def _stopping(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    if config.data.val_fraction or config.data.split_key:
+        patience = max(5, config.optim.epochs // 5)
+        stopping = {"enabled": True, "patience": patience}
+        yield Choice("optim.early_stopping", stopping, "stops when the validation cells no longer gain")
+
+
+def _genes(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     n = facts.features.get("rna", 0)
     if n > 5000:
         yield Choice(
@@ -80,17 +94,18 @@ def _genes(facts: Facts) -> Iterator[Choice]:
         )
 
 
-def _peaks(facts: Facts) -> Iterator[Choice]:
+def _peaks(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     n = facts.features.get("atac", 0)
     if n > 50_000:
         yield Choice("data.preprocess.atac.n_top", 50_000, f"{n:,} peaks; the most open carry the signal")
-    if n > 5000:
+    decoder = config.model.decoders.get("atac", {})
+    if n > 5000 and decoder is not None and decoder.get("likelihood", "bernoulli") == "bernoulli":
         yield Choice(
             "model.decoders.atac.lowrank", 32, f"{n:,} peaks: a full-rank output layer is most of the time"
         )
 
 
-def _dropout(facts: Facts) -> Iterator[Choice]:
+def _dropout(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     if len(facts.features) > 1 and facts.shared:
         yield Choice(
             "model.modality_dropout",
@@ -99,12 +114,25 @@ def _dropout(facts: Facts) -> Iterator[Choice]:
         )
 
 
-RULES: tuple[Callable[[Facts], Iterator[Choice]], ...] = (_batch_size, _epochs, _genes, _peaks, _dropout)
+RULES: tuple[Rule, ...] = (
+    _batch_size,
+    _epochs,
+    _rate,
+    _warm_up,
+    _stopping,
+    _genes,
+    _peaks,
+    _dropout,
+)
 
 
 def choose(facts: Facts, given: Raw) -> list[Choice]:
-    """Choices for the keys that ``given`` (the raw configuration) leaves open."""
-    return [choice for rule in RULES for choice in rule(facts) if not _is_given(given, choice.key)]
+    """Choices for the keys that ``given`` (the raw configuration) leaves open; each rule sees those before it."""
+    choices: list[Choice] = []
+    for rule in RULES:
+        config = validate(apply(choices, given))
+        choices += [choice for choice in rule(facts, config) if not _is_given(given, choice.key)]
+    return choices
 
 
 def apply(choices: list[Choice], given: Raw) -> Raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -30,7 +31,7 @@ class _WithLaterKeys(Section):
                 raise PydanticCustomError(
                     "later",
                     "'{key}' comes in a later version of remadom; leave it out or set it to {default}",
-                    {"key": name, "default": repr(field.default)},
+                    {"key": name, "default": json.dumps(field.default)},
                 )
         return self
 

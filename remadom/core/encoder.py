@@ -10,10 +10,8 @@ from annotated_types import Ge, Lt
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from remadom.core.covariates import BatchCovariates
 from remadom.core.inputs import EncoderInput
 from remadom.registry import Registry
-from remadom.shapes import Int
 from remadom.types import Posterior, Rows
 
 LOGVAR_RANGE = (-12.0, 6.0)
@@ -49,17 +47,12 @@ class GaussianEncoder(nn.Module):
         Dimension of the latent space.
     transform
         What is made of the rows before the first layer.
-    n_batches
-        Number of batches that the encoder may be conditioned on.
     hidden
         Width of the hidden layers.
     n_layers
         Number of hidden layers.
     dropout
         Share of hidden units dropped while training.
-    batch
-        Whether the batch shifts the first layer, so that the encoder can take it out of ``z``; cells of an
-        unknown batch get the average shift.
     """
 
     def __init__(
@@ -67,30 +60,23 @@ class GaussianEncoder(nn.Module):
         in_dim: int,
         latent_dim: int,
         transform: EncoderInput,
-        n_batches: int = 0,
         *,
         hidden: PositiveInt = 128,
         n_layers: PositiveInt = 1,
         dropout: Annotated[float, Ge(0.0), Lt(1.0)] = 0.1,
-        batch: bool = True,
     ) -> None:
         super().__init__()
         self.in_dim, self.latent_dim = in_dim, latent_dim
         self.transform = transform
         self.first = SparseLinear(in_dim, hidden)
-        self.batch = BatchCovariates(n_batches if batch else 0)
-        self.shift = nn.Linear(self.batch.width, hidden, bias=False) if self.batch.width else None
         rest: list[nn.Module] = [nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
         for _ in range(n_layers - 1):
             rest += [nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
         self.rest = nn.Sequential(*rest)
         self.head = nn.Linear(hidden, 2 * latent_dim)
 
-    def forward(self, rows: Rows, batch_labels: Int[Tensor, " cell"] | None = None) -> Posterior:
+    def forward(self, rows: Rows) -> Posterior:
         """Posterior of each cell of the block, cell x latent."""
-        first = self.first(self.transform(rows))
-        if self.shift is not None:
-            first = first + self.shift(self.batch(len(rows), batch_labels))
-        hidden = self.rest(first)
+        hidden = self.rest(self.first(self.transform(rows)))
         mu, logvar = self.head(hidden).float().chunk(2, dim=1)
         return Posterior(mu, logvar.clamp(*LOGVAR_RANGE))

@@ -102,7 +102,7 @@ class CenteredLogRatio(EncoderInput):
 @INPUTS.register("tfidf")
 class TermFrequency(EncoderInput):
     """``log(1 + 1e4 * tf * idf)`` of open peaks, with ``idf = cells / open cells`` (Stuart et al. 2021,
-    doi:10.1038/s41592-021-01282-5), scaled to unit mean square over the training cells.
+    doi:10.1038/s41592-021-01282-5), scaled so that a training cell has a norm of about 10.
     """
 
     idf: Tensor

@@ -34,7 +34,7 @@ class MosaicVAE(nn.Module):
     decoders
         Decoder by modality. A modality that is encoded only is not scored.
     batch_group
-        Group whose codes condition encoders and decoders.
+        Group whose codes condition the decoders.
     modality_dropout
         Probability that a training cell is encoded from a random non-empty subset of its modalities while all
         of them are scored, so that one modality alone embeds and imputes well.
@@ -81,15 +81,15 @@ class MosaicVAE(nn.Module):
         return {modality: self._encode_one(modality, batch) for modality in self.encoders}
 
     def _encode_one(self, modality: str, batch: Batch) -> Posterior:
-        at, labels = batch.at.get(modality), batch.groups.get(self.batch_group)
+        at = batch.at.get(modality)
         if modality in batch.has and at is None:
-            whole: Posterior = self.encoder(modality)(batch.encoder_rows(modality), labels)
+            whole: Posterior = self.encoder(modality)(batch.encoder_rows(modality))
             return whole
         shape, device = (len(batch), self.latent_dim), batch.index.device
         mu, logvar = torch.zeros(shape, device=device), torch.full(shape, ABSENT, device=device)
         if at is None or at.shape[0] == 0:
             return Posterior(mu, logvar)
-        present = self.encoder(modality)(batch.encoder_rows(modality), _at(labels, at))
+        present = self.encoder(modality)(batch.encoder_rows(modality))
         return Posterior(mu.index_copy(0, at, present.mu), logvar.index_copy(0, at, present.logvar))
 
     def fuse(self, enc_outs: Mapping[str, Posterior]) -> Latent:

@@ -77,7 +77,7 @@ def cells_of(content: Content, places: Mapping[str, Place]) -> Cells:
         if not mask.any():
             raise InputError(f"{modality}: no cell was measured in it; leave it out with data.modalities")
     if len(cells.obs) < 2:
-        raise InputError("the data has one cell, expected at least two")
+        raise InputError("the data has one cell, expected at least two; nothing can be learned from one")
     return cells
 
 

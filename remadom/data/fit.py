@@ -9,7 +9,6 @@ import numpy as np
 
 from remadom.data.hvg import select_genes
 from remadom.data.lsi import fit_lsi
-from remadom.data.modality import modality_named
 from remadom.data.peaks import open_cells, select_peaks
 from remadom.data.prepared import Prepared, Steps
 from remadom.data.sampler import blocks
@@ -100,7 +99,7 @@ def _fit(source: Source, modality: str, settings: DataSettings, cells: np.ndarra
         binary=binary,
         lsi=lsi,
         stored=stored,
-        total=_median_total(source, modality, cells) if modality_named(modality).library else None,
+        total=_median_total(source, modality, cells),
     )
 
 

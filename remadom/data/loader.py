@@ -53,7 +53,8 @@ class Loader(Iterable[Batch]):
     time
         Time of every cell of the source, or ``None``.
     library
-        Total that stands for a cell without the modality, by modality (see :class:`Prepared`).
+        Total that stands for a cell without the modality (see :class:`Prepared`), for those modalities whose
+        decoder scales with the total.
     """
 
     def __init__(
@@ -76,11 +77,7 @@ class Loader(Iterable[Batch]):
         self.epoch = 0
         self._codes = {name: codes for name, (codes, _) in (groups or {}).items()}
         self._time = time
-        self._library = {
-            modality: (library or {}).get(modality, 1.0)
-            for modality in source.modalities
-            if modality_named(modality).library
-        }
+        self._library = dict(library or {})
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration."""
@@ -221,5 +218,5 @@ def dataloader(
         seed=cfg.optim.seed,
         groups=groups_of(source, settings),
         time=times_of(source, settings),
-        library=prepared.library,
+        library={m: total for m, total in prepared.library.items() if modality_named(m).library},
     )

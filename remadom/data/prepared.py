@@ -33,7 +33,7 @@ class Steps:
     stored
         Components that the encoder reads, from the data: key in ``obsm`` and their number.
     total
-        Median total of the training cells over the features, where the decoder scales with it.
+        Median total of the training cells over the features.
     """
 
     features: list[str]
@@ -41,7 +41,7 @@ class Steps:
     binary: bool = False
     lsi: FittedLSI | None = None
     stored: tuple[str, int] | None = None
-    total: float | None = None
+    total: float = 1.0
 
     def apply(self, source: Source, modality: str) -> Source:
         """The source with these steps done."""
@@ -74,8 +74,8 @@ class Prepared:
 
     @property
     def library(self) -> dict[str, float]:
-        """Size factor of a cell without the modality, for modalities whose decoder scales with the total."""
-        return {m: steps.total for m, steps in self.steps.items() if steps.total is not None}
+        """Size factor of a cell without the modality: the median total of the training cells."""
+        return {modality: steps.total for modality, steps in self.steps.items()}
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ class RNAPreprocess(Section):
     """Number of highly variable genes to keep; null keeps all."""
 
     flavor: Literal["seurat_v3", "variance"] = "seurat_v3"
-    """How they are chosen: scanpy's ``seurat_v3`` where scanpy is installed, else the variance heuristic."""
+    """How they are chosen: scanpy's ``seurat_v3`` where scanpy is installed, else (and by ``variance``) the variance
+    of Pearson residuals."""
 
 
 class LSI(Section):

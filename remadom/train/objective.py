@@ -28,6 +28,12 @@ class Objective(nn.Module):
         self.model = model
         self.beta = beta
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of everything that is logged."""
+        recon = [f"elbo.recon.{modality}" for modality in self.model.decoders]
+        return ("loss", "elbo.loss", "elbo.recon", "elbo.kl", *recon, "beta")
+
     def forward(self, batch: Batch, epoch: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch at a point of the training, and its parts by name for the log.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ class RunDir:
         self.figures.mkdir(exist_ok=True)
         for name in (METRICS, REPORT) if resume else OUTPUTS:
             (self / name).unlink(missing_ok=True)
+        if not resume:
+            shutil.rmtree(self / "tensorboard", ignore_errors=True)
 
     @classmethod
     def unused(cls, path: str | Path) -> RunDir:

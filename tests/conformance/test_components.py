@@ -32,7 +32,7 @@ def block(n: int = CELLS, seed: int = 0) -> Rows:
 def build(kind: str, name: str, n_batches: int = 3, **params):
     torch.manual_seed(0)
     if kind == "encoder":
-        return ENCODERS.build(name, FEATURES, LATENT, INPUTS.build("log1p", FEATURES), n_batches, **params)
+        return ENCODERS.build(name, FEATURES, LATENT, INPUTS.build("log1p", FEATURES), **params)
     if kind == "decoder":
         return DECODERS.build(name, LATENT, FEATURES, n_batches, **params)
     return REGISTRIES[kind].build(name, *([FEATURES] if kind == "input" else []), **params)
@@ -67,7 +67,7 @@ def test_wrong_types_are_refused(kind, name):
 def value(kind: str, component, rows: Rows, labels: torch.Tensor | None = None) -> torch.Tensor:
     """One number per cell, from a component's forward pass."""
     if kind == "encoder":
-        return torch.cat(component(rows, labels), 1).sum(1)
+        return torch.cat(component(rows), 1).sum(1)
     z = torch.randn(len(rows), LATENT, generator=torch.Generator().manual_seed(1))
     return component.nll(rows, z, rows.totals(), labels)
 

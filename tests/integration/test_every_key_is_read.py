@@ -82,7 +82,6 @@ OTHER = {
     "dispersion": "cell",
     "library": False,
     "lowrank": 2,
-    "batch": False,
 }
 
 
@@ -93,7 +92,7 @@ def signature_of(component: torch.nn.Module, rows: Rows, decoder: bool) -> tuple
     if decoder:
         out = component.nll(rows, torch.randn(12, 3), rows.totals(), torch.arange(12) % 2)
     else:
-        out = component(rows, torch.arange(12) % 2)[0]
+        out = component(rows)[0]
     return [tuple(p.shape) for p in component.parameters()], out.sum().item()
 
 
@@ -106,7 +105,7 @@ def test_every_parameter_of_a_component_changes_it(kind: str, name: str):
 
     def build(**params):
         torch.manual_seed(0)
-        wiring = (3, 6, 2) if kind == "decoder" else (6, 3, INPUTS.build("log1p", 6), 2)
+        wiring = (3, 6, 2) if kind == "decoder" else (6, 3, INPUTS.build("log1p", 6))
         return signature_of(registry.build(name, *wiring, **params), rows, kind == "decoder")
 
     for key in registry.schema(name).model_fields:
@@ -114,5 +113,5 @@ def test_every_parameter_of_a_component_changes_it(kind: str, name: str):
 
 
 def test_sizes_of_the_sections_are_checked_against_the_data():
-    assert set(EncoderSizes.model_fields) == {"in_dim", "conditional_batches", "input"}
+    assert set(EncoderSizes.model_fields) == {"in_dim", "input"}
     assert set(DecoderSizes.model_fields) == {"out_dim", "conditional_batches", "likelihood"}

@@ -9,7 +9,8 @@ import scipy.sparse as sp
 import torch
 from scipy import stats
 
-from remadom.core.likelihood import bernoulli_nll, poisson_mixture_nll, zinb_nll
+from remadom.core import likelihood
+from remadom.core.likelihood import bernoulli_nll, library_zinb_nll, poisson_mixture_nll, zinb_nll
 from remadom.types import Rows
 
 MU = np.array([1e-8, 1e-4, 0.3, 1.0, 17.0, 1e3, 1e6])
@@ -98,13 +99,22 @@ def params_for(name: str, generator: torch.Generator) -> list[torch.Tensor]:
     shapes = {
         "zinb": [(5, 7), (7,), (5, 7)],
         "zinb_cell": [(5, 7)] * 3,
+        "library": [(5, 7), (7,), (5, 7)],
         "bernoulli": [(5, 7)],
         "mixture": [(5, 7)] * 3,
     }
     return [draw(*shape) for shape in shapes[name]]
 
 
+LOG_LIBRARY = torch.tensor([0.0, 1.0, 3.0, 7.0, 2.0], dtype=torch.float64)
+
+
+def library_nll(x: Rows | torch.Tensor, scores: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+    return library_zinb_nll(x, scores, LOG_LIBRARY, *rest)
+
+
 NLL = {
+    "library": library_nll,
     "zinb": zinb_nll,
     "zinb_cell": zinb_nll,
     "bernoulli": bernoulli_nll,
@@ -130,6 +140,8 @@ def test_sparse_and_dense_blocks_agree_and_sum_over_features(name: str):
     params = [p.detach() for p in params_for(name, generator)]
     sparse, dense = (NLL[name](rows, *params) for rows in blocks(counts))
     torch.testing.assert_close(sparse, dense, rtol=1e-12, atol=1e-12)
+    if name == "library":  # its softmax runs over the features
+        return
     columns = sum(
         NLL[name](torch.from_numpy(counts[:, [j]]), *[p[..., [j]] for p in params])
         for j in range(counts.shape[1])
@@ -165,3 +177,30 @@ def test_half_precision_parameters_give_finite_values_and_gradients(name: str, d
 def test_infinite_or_nan_parameters_are_not_hidden():
     counts = torch.tensor([[0.0, 2.0]])
     assert not bernoulli_nll(counts, torch.tensor([[float("nan"), 0.0]])).isfinite().all()
+
+
+def test_library_form_is_the_zinb_of_its_means():
+    generator = torch.Generator().manual_seed(4)
+    scores, log_theta, pi = params_for("library", generator)
+    counts = torch.poisson(torch.full((5, 7), 0.6, dtype=torch.float64), generator=generator)
+    log_mu = LOG_LIBRARY.unsqueeze(1) + torch.log_softmax(scores, 1)
+    for rows in blocks(counts.numpy()):
+        torch.testing.assert_close(
+            library_nll(rows, scores, log_theta, pi), zinb_nll(rows, log_mu, log_theta, pi)
+        )
+
+
+@pytest.mark.parametrize("name", NLL)
+def test_a_block_taken_in_parts_is_the_same_block(name: str, monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(5)
+    params = params_for(name, generator)
+    counts = torch.poisson(torch.full((5, 7), 0.6), generator=generator).numpy()
+    for rows in blocks(counts):
+        results = []
+        for at_once in (2**20, 14, 1):  # all cells, two at a time, one at a time
+            monkeypatch.setattr(likelihood, "AT_ONCE", at_once)
+            nll = NLL[name](rows, *params)
+            results.append([nll, *torch.autograd.grad((nll * LOG_LIBRARY).sum(), params)])
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

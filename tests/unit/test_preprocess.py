@@ -513,7 +513,8 @@ def test_fit_and_apply(study: ad.AnnData) -> None:
     fitted_on = TRAIN[TRAIN >= 60]
     assert np.allclose(ready.reps["atac"][fitted_on].std(axis=0), 1, atol=1e-4)
     totals = ready.rows("rna", TRAIN[TRAIN < 160]).sum(axis=1)
-    assert prepared.library == {"rna": float(np.median(np.asarray(totals)))}
+    assert prepared.library["rna"] == float(np.median(np.asarray(totals)))
+    assert set(prepared.library) == {"rna", "atac", "adt"}
     batches = source.codes("batch", required=True)[0]
     cells = TRAIN[TRAIN < 160]
     genes = select_genes(gather(study.X), cells, batches[cells], n_top=25, flavor="variance")

@@ -9,13 +9,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from remadom.core.decoders.base import DECODERS, Decoder, logit
-from remadom.core.likelihood import zinb_nll
+from remadom.core.likelihood import library_zinb_nll, zinb_nll
 from remadom.shapes import Float, Int
 from remadom.types import Rows
 
 LOG_MU_MAX = 15.0
 LOG_THETA_RANGE = (-10.0, 14.0)
-PI_LOGIT_MAX = 15.0
 
 
 class ZINBParams(NamedTuple):
@@ -65,16 +64,27 @@ class RNADecoderZINB(Decoder):
         self.log_theta = None if dispersion == "cell" else nn.Parameter(torch.zeros(rows, out_dim))
 
     def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
+        scores, log_theta, pi_logit = self._heads(z, batch_labels)
+        if not self.library:
+            return scores.clamp(max=LOG_MU_MAX), log_theta, pi_logit
+        log_mu = torch.log_softmax(scores, dim=1)
+        if libsize is not None:
+            log_mu = log_mu + log_library(libsize).unsqueeze(1)
+        return log_mu, log_theta, pi_logit
+
+    def nll(
+        self, x: Rows, z: Tensor, libsize: Tensor | None = None, batch_labels: Tensor | None = None
+    ) -> Float[Tensor, " cell"]:
+        if not self.library or libsize is None:
+            return super().nll(x, z, libsize, batch_labels)
+        scores, log_theta, pi_logit = self._heads(z, batch_labels)
+        return library_zinb_nll(x, scores, log_library(libsize), log_theta, pi_logit)
+
+    def _heads(self, z: Tensor, batch_labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores of the means, log of theta, and logit of the inflation."""
         hidden = self.hidden(z, batch_labels)
-        raw = self.mean_head(hidden).float()
-        if self.library:
-            log_mu = torch.log_softmax(raw, dim=1)
-            if libsize is not None:
-                log_mu = log_mu + libsize.clamp(min=1.0).log().unsqueeze(1)
-        else:
-            log_mu = raw.clamp(max=LOG_MU_MAX)
-        pi_logit = self.inflation_head(hidden).float().clamp(-PI_LOGIT_MAX, PI_LOGIT_MAX)
-        return log_mu, self._log_theta(hidden, batch_labels), pi_logit
+        pi_logit = self.inflation_head(hidden).float()
+        return self.mean_head(hidden).float(), self._log_theta(hidden, batch_labels), pi_logit
 
     def _log_theta(self, hidden: Tensor, batch_labels: Tensor | None) -> Tensor:
         if self.dispersion_head is not None:
@@ -119,3 +129,8 @@ class RNADecoderZINB(Decoder):
             self.log_theta.copy_(theta.log().expand_as(self.log_theta))
         elif self.dispersion_head is not None:
             self.dispersion_head.bias.copy_(theta.log())
+
+
+def log_library(libsize: Float[Tensor, " cell"]) -> Float[Tensor, " cell"]:
+    """Log of the size factors; a cell without counts has a size of 1."""
+    return libsize.clamp(min=1.0).log()

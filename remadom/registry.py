@@ -71,6 +71,14 @@ def parameter_docs(docstring: str | None) -> dict[str, str]:
     return {name: " ".join(filter(None, text)) for name, text in docs.items()}
 
 
+def documented_parameters(component: type) -> dict[str, str]:
+    """Documentation of a component's parameters, its own and those of the classes that it extends."""
+    docs: dict[str, str] = {}
+    for part in reversed(component.__mro__):
+        docs |= parameter_docs(part.__doc__)
+    return docs
+
+
 def keyword_parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Keyword-only parameters of a class or function, with evaluated annotations."""
     target = component.__init__ if inspect.isclass(component) else component
@@ -122,7 +130,7 @@ class Registry(Generic[T]):
 
     def _schema(self, name: str) -> type[Section]:
         component = self[name]
-        docs = parameter_docs(component.__doc__)
+        docs = documented_parameters(component)
         fields: dict[str, Any] = {}
         for key, parameter in keyword_parameters(component).items():
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default

@@ -50,9 +50,19 @@ class Constant(Schedule):
 
 
 class Ramp(Schedule):
-    """From one value to another within some epochs, then constant; the shape is the subclass's."""
+    """From one value to another within some epochs, then constant; the shape is the subclass's.
 
-    def __init__(self, start: float, end: float, epochs: float) -> None:
+    Parameters
+    ----------
+    start
+        Value at the beginning.
+    end
+        Value from ``epochs`` on.
+    epochs
+        Length of the ramp.
+    """
+
+    def __init__(self, *, start: float = 0.0, end: float = 1.0, epochs: PositiveFloat = 10.0) -> None:
         self.start, self.end, self.epochs = start, end, epochs
 
     @abstractmethod
@@ -70,20 +80,7 @@ class Ramp(Schedule):
 
 @SCHEDULES.register("linear")
 class Linear(Ramp):
-    """A straight ramp: the usual warm-up.
-
-    Parameters
-    ----------
-    start
-        Value at the beginning.
-    end
-        Value from ``epochs`` on.
-    epochs
-        Length of the ramp.
-    """
-
-    def __init__(self, *, start: float = 0.0, end: float = 1.0, epochs: PositiveFloat = 10.0) -> None:
-        super().__init__(start, end, epochs)
+    """A straight ramp: the usual warm-up."""
 
     def shape(self, progress: float) -> float:
         return progress
@@ -91,20 +88,7 @@ class Linear(Ramp):
 
 @SCHEDULES.register("cosine")
 class Cosine(Ramp):
-    """Half a cosine: slow at both ends.
-
-    Parameters
-    ----------
-    start
-        Value at the beginning.
-    end
-        Value from ``epochs`` on.
-    epochs
-        Length of the ramp.
-    """
-
-    def __init__(self, *, start: float = 0.0, end: float = 1.0, epochs: PositiveFloat = 10.0) -> None:
-        super().__init__(start, end, epochs)
+    """Half a cosine: slow at both ends."""
 
     def shape(self, progress: float) -> float:
         return 0.5 * (1 - math.cos(math.pi * progress))

@@ -17,7 +17,7 @@ from remadom.config.load import Raw, overlay, validate
 from remadom.config.schema import RunConfig
 from remadom.data.source import Source
 
-STEPS = 4000
+STEPS = 2500
 """Optimizer steps after which the fits that we have looked at no longer changed much."""
 
 

@@ -14,7 +14,7 @@ from remadom.core.decoders import DECODERS
 from remadom.core.encoder import ENCODERS
 from remadom.core.inputs import INPUTS
 from remadom.errors import InputError
-from remadom.registry import keyword_parameters, parameter_docs
+from remadom.registry import documented_parameters, keyword_parameters
 from remadom.schedule import SCHEDULES
 from remadom.types import Rows
 
@@ -48,7 +48,7 @@ def test_builds_from_nothing_and_refuses_unknown_keys(kind, name):
 @pytest.mark.parametrize(("kind", "name"), COMPONENTS)
 def test_every_parameter_is_documented_typed_and_defaulted(kind, name):
     component = REGISTRIES[kind][name]
-    docs = parameter_docs(component.__doc__)
+    docs = documented_parameters(component)
     for key, parameter in keyword_parameters(component).items():
         assert docs.get(key), f"{name}: {key} has no documentation"
         assert parameter.annotation is not inspect.Parameter.empty

@@ -188,14 +188,14 @@ def test_lsi_encodes_and_peaks_are_decoded(tmp_path: Path):
 
 def test_the_batch_is_removed_by_the_decoders(tmp_path: Path):
     """Without conditioning the latent space must carry the batch; with it, it need not."""
-    raw = mock(tmp_path, "paired", modalities=["rna"], cells=600, genes=100, difficulty=0.3)
+    raw = mock(tmp_path, "paired", modalities=["rna"], cells=600, genes=100, difficulty=0.7)
     raw = overlay(raw, {"optim": {"epochs": 40, "batch_size": 64}, "evaluation": {"figures": False}})
     conditioned = run.train(raw).metrics["evaluation"]["integration"]
     blind = overlay(raw, {"model": {"decoders": {"rna": {"conditional_batches": 1}}}})
     blind["logging"] = {"run_dir": str(tmp_path / "blind")}
     ignored = run.train(blind).metrics["evaluation"]["integration"]
     assert conditioned["ilisi"] > ignored["ilisi"] + 0.1
-    assert conditioned["knn_purity"] > 2 * conditioned["knn_purity_chance"]
+    assert conditioned["knn_purity"] > ignored["knn_purity"] - 0.03, "the types are kept"
 
 
 def test_yaml_of_the_generator_is_what_the_schema_takes(tmp_path: Path):

@@ -30,6 +30,7 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
         handler = logging.StreamHandler(sys.stderr)
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        propagate, logger.propagate = logger.propagate, False  # other libraries set up the root logger
         try:
             return command(*args, **kwargs)
         except InputError as error:
@@ -40,6 +41,7 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
             _stop("interrupted: the last checkpoint is complete, continue with --resume", INTERRUPTED)
         finally:
             logger.removeHandler(handler)
+            logger.propagate = propagate
         raise AssertionError
 
     return wrapped

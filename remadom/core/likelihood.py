@@ -25,8 +25,8 @@ from remadom.types import Rows
 AT_ONCE = 2**20
 """Values of a block that a CPU works on at once: more would leave its caches."""
 
-SHIFT = 8
-"""Arguments of ``lgamma`` are moved up by this much: there, four terms of Stirling's series give 1e-11."""
+SHIFT = {torch.float64: 8, torch.float32: 4}
+"""Arguments of ``lgamma`` are moved up by this much, where four terms of Stirling's series are exact."""
 
 
 class Family(ABC):
@@ -249,10 +249,9 @@ def _sparse_part(
     value = family.zero(cells, grads, *params)
     picked = [p[features] if p.dim() == 1 else p.reshape(-1).index_select(0, flat) for p in params]
     exact, exact_grads = family.nonzero(of, rows.values[at].to(value.dtype), *picked)
-    exact -= value.view(-1).index_select(0, flat)
-    for grad, at_nonzeros in zip(grads, exact_grads, strict=True):
-        grad.view(-1).index_copy_(0, flat, at_nonzeros)
-    return value.sum(1).index_add_(0, of - cells.start, exact)
+    for block, at_nonzeros in zip([value, *grads], [exact, *exact_grads], strict=True):
+        block.view(-1).index_copy_(0, flat, at_nonzeros)
+    return value.sum(1)
 
 
 def _dense_part(
@@ -297,14 +296,15 @@ def _rising(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     taken analytically between Stirling's series (Abramowitz and Stegun 6.1.41, 6.3.18): for large ``theta`` the
     terms themselves grow like ``theta log theta`` and would cancel.
     """
-    low = theta + SHIFT
+    shift = SHIFT[theta.dtype]
+    low = theta + shift
     high = low + x
     growth = torch.log1p(x / low)
-    rising = (high - 0.5) * growth - x + x * torch.log1p(SHIFT / theta)
+    rising = (high - 0.5) * growth - x + x * torch.log1p(shift / theta)
     rising += _lgamma_tail(high) - _lgamma_tail(low)
     by_theta = growth - _digamma_tail(high) + _digamma_tail(low)
     product: Tensor | None = None
-    for k in range(SHIFT):
+    for k in range(shift):
         step = x / (theta + k)
         factor = step + 1
         by_theta.addcdiv_(step, theta + (x + k))
@@ -316,14 +316,14 @@ def _rising(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lgamma_tail(z: Tensor) -> Tensor:
-    """``lgamma(z) - ((z - 1/2) log z - z + log(2 pi)/2)`` for ``z`` from ``SHIFT`` on."""
+    """``lgamma(z) - ((z - 1/2) log z - z + log(2 pi)/2)`` for ``z`` from 4 on."""
     inverse = z.reciprocal()
     square = inverse * inverse
     return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
 
 
 def _digamma_tail(z: Tensor) -> Tensor:
-    """``log z - digamma(z)`` for ``z`` from ``SHIFT`` on."""
+    """``log z - digamma(z)`` for ``z`` from 4 on."""
     inverse = z.reciprocal()
     square = inverse * inverse
     return inverse / 2 + square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))

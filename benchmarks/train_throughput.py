@@ -45,9 +45,13 @@ def synthetic(modalities: tuple[str, ...], n_cells: int):
     names = [f"c{i}" for i in range(n_cells)]
 
     def counts(n_features: int, density: float, binary: bool) -> sp.csr_matrix:
-        x = sp.random(n_cells, n_features, density, format="csr", dtype=np.float32, random_state=rng)
-        x.data = np.ones_like(x.data) if binary else (1 + rng.geometric(0.4, x.nnz)).astype(np.float32)
-        return x
+        n_each = rng.binomial(n_features, density, n_cells)
+        indptr = np.concatenate([[0], np.cumsum(n_each)])
+        indices = np.concatenate(
+            [np.sort(rng.choice(n_features, n, replace=False)).astype(np.int32) for n in n_each]
+        )
+        values = np.ones(len(indices)) if binary else 1 + rng.geometric(0.4, len(indices))
+        return sp.csr_matrix((values.astype(np.float32), indices, indptr), shape=(n_cells, n_features))
 
     blocks = {
         "rna": lambda: counts(2000, 0.10, False),

@@ -88,7 +88,7 @@ def _stopping(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 
 def _genes(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     n = facts.features.get("rna", 0)
-    if n > 5000:
+    if n > 5000 and not _is_sized(config, "rna"):
         yield Choice(
             "data.preprocess.rna.hvg", 4000, f"the RNA has {n:,} genes; the most variable carry the types"
         )
@@ -96,13 +96,19 @@ def _genes(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 
 def _peaks(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     n = facts.features.get("atac", 0)
-    if n > 50_000:
+    if n > 50_000 and not _is_sized(config, "atac"):
         yield Choice("data.preprocess.atac.n_top", 50_000, f"{n:,} peaks; the most open carry the signal")
     decoder = config.model.decoders.get("atac", {})
     if n > 5000 and decoder is not None and decoder.get("likelihood", "bernoulli") == "bernoulli":
         yield Choice(
             "model.decoders.atac.lowrank", 32, f"{n:,} peaks: a full-rank output layer is most of the time"
         )
+
+
+def _is_sized(config: RunConfig, modality: str) -> bool:
+    """Whether the user has said how many features there are."""
+    sections = [config.model.encoders.get(modality), config.model.decoders.get(modality)]
+    return any(section is not None and {"in_dim", "out_dim"} & set(section) for section in sections)
 
 
 def _dropout(facts: Facts, config: RunConfig) -> Iterator[Choice]:

@@ -1,0 +1,76 @@
+"""The settings that depend on the data: what is chosen, and what the user's own settings change."""
+
+from __future__ import annotations
+
+import pytest
+
+from remadom.config.load import overlay, validate
+from remadom.config.plan import RULES, Facts, apply, choose
+
+CITE = Facts(
+    n_cells=10_000, features={"rna": 30_000, "adt": 100}, has={"rna": 10_000, "adt": 6000}, shared=6000
+)
+ATAC = Facts(n_cells=2000, features={"atac": 120_000}, has={"atac": 2000}, shared=0)
+
+
+def chosen(facts: Facts, given: dict | None = None) -> dict:
+    return {choice.key: choice.value for choice in choose(facts, given or {})}
+
+
+def test_every_rule_speaks_for_some_data_and_gives_a_reason():
+    choices = [*choose(CITE, {}), *choose(ATAC, {})]
+    assert all(choice.reason for choice in choices)
+    assert {choice.key for choice in choices} == {
+        "optim.batch_size",
+        "optim.epochs",
+        "optim.scheduler",
+        "optim.early_stopping",
+        "model.beta",
+        "model.modality_dropout",
+        "model.decoders.atac.lowrank",
+        "data.preprocess.rna.hvg",
+        "data.preprocess.atac.n_top",
+    }
+    assert len(RULES) == 8
+
+
+def test_what_is_given_is_kept_and_the_rest_follows_it():
+    given = {"optim": {"epochs": 30, "lr": 1e-6}}
+    plan = chosen(CITE, given)
+    assert "optim.epochs" not in plan
+    assert plan["model.beta"]["epochs"] == 6.0
+    assert plan["optim.early_stopping"]["patience"] == 6
+    assert plan["optim.scheduler"]["min_lr"] < 1e-6
+    config = validate(apply(choose(CITE, given), given))
+    assert (config.optim.epochs, config.optim.lr, config.data.preprocess.rna.hvg) == (30, 1e-6, 4000)
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "key"),
+    [
+        (CITE, {"optim": {"scheduler": {"name": "step"}}}, "optim.scheduler"),
+        (CITE, {"optim": {"early_stopping": {"enabled": False}}}, "optim.early_stopping"),
+        (CITE, {"data": {"val_fraction": 0.0}}, "optim.early_stopping"),
+        (CITE, {"model": {"beta": 1.0}}, "model.beta"),
+        (CITE, {"model": {"encoders": {"rna": {"in_dim": 30_000}}}}, "data.preprocess.rna.hvg"),
+        (ATAC, {"model": {"decoders": {"atac": {"out_dim": 120_000}}}}, "data.preprocess.atac.n_top"),
+        (ATAC, {"model": {"decoders": {"atac": {"likelihood": "zinb"}}}}, "model.decoders.atac.lowrank"),
+        (ATAC, {"model": {"decoders": {"atac": None}}}, "model.decoders.atac.lowrank"),
+        (ATAC, {"model": {"decoders": {"atac": {"lowrank": None}}}}, "model.decoders.atac.lowrank"),
+    ],
+)
+def test_a_choice_yields_to_what_the_user_said(facts: Facts, given: dict, key: str):
+    assert key in chosen(facts)
+    assert key not in chosen(facts, given)
+
+
+def test_a_resolved_configuration_leaves_nothing_to_choose():
+    resolved = validate(apply(choose(CITE, {}), {})).model_dump(mode="json")
+    assert choose(CITE, overlay(resolved, {"model": {"decoders": {}}})) == []
+
+
+@pytest.mark.parametrize(("n_cells", "size"), [(10, 64), (1600, 64), (10_000, 256), (10**6, 512)])
+def test_batches_grow_with_the_data(n_cells: int, size: int):
+    facts = Facts(n_cells=n_cells, features={"rna": 100}, has={"rna": n_cells}, shared=0)
+    assert chosen(facts)["optim.batch_size"] == size
+    assert 10 <= chosen(facts)["optim.epochs"] <= 200

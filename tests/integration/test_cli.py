@@ -169,6 +169,17 @@ BAD_INPUT = {
         ["data.preprocess.atac.lsi.enabled=true", "data.preprocess.atac.lsi.n_components=500"],
         "n_components",
     ),
+    "unknown monitor": (
+        lambda: save(counts()),
+        ["optim.early_stopping={enabled: true, monitor: elbo.los}"],
+        "did you mean 'elbo.loss'",
+    ),
+    "weight of a modality that is not there": (
+        lambda: save(counts()),
+        ["model.modality_weights={adt: 2}"],
+        "model.modality_weights.adt: the data has no modality 'adt'",
+    ),
+    "resume of nothing": (lambda: save(counts()), ["--resume", "nowhere"], "nowhere"),
     "no GPU": (lambda: save(counts()), ["optim.device=cuda"], "cuda"),
 }
 

@@ -207,3 +207,15 @@ def test_yaml_of_the_generator_is_what_the_schema_takes(tmp_path: Path):
         "evaluation",
         "logging",
     }
+
+
+def test_a_count_likelihood_scales_with_the_library_of_its_own_modality(tmp_path: Path):
+    raw = mock(tmp_path, "paired", modalities=["adt"])
+    raw = overlay(
+        raw, {"model": {"decoders": {"adt": {"likelihood": "zinb"}}}, "evaluation": {"figures": False}}
+    )
+    assembly = run.train(raw).assembly
+    batch = assembly.loader(assembly.split.train).batch(assembly.split.train[:8])
+    torch.testing.assert_close(batch.library["adt"], batch.x["adt"].totals())
+    means = assembly.model.decode(assembly.model.embed(batch).z_bio, batch)["adt"].mu
+    torch.testing.assert_close(means.sum(1), batch.library["adt"], rtol=1e-4, atol=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -185,7 +186,7 @@ def write_report(
         Table(
             "Settings chosen for this data",
             ["setting", "value", "why"],
-            [[c.key, str(c.value), c.reason] for c in assembly.choices],
+            [[c.key, json.dumps(c.value), c.reason] for c in assembly.choices],
         ),
         Table("Embedding", ["metric", "value"], integration_rows),
         *(
@@ -223,7 +224,11 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
             f"(chance: {scores['knn_purity_chance']:.1%})."
         )
     if "ilisi" in scores:
-        lines.append(f"Batches mix with iLISI {scores['ilisi']:.2f} (0: apart, 1: as well as they can).")
+        ilisi = scores["ilisi"]
+        words = "lie apart" if ilisi < 0.1 else "mix in part" if ilisi < 0.4 else "mix"
+        lines.append(
+            f"The batches {words}: iLISI {ilisi:.2f} (0: no cell has neighbors of another batch, 1: even)."
+        )
     for modality, score in metrics["evaluation"]["imputation"].items():
         lines.append(
             f"Held-out {modality_named(modality).title}: RMSE {score['rmse']:.3f} on log counts "

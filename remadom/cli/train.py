@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +98,7 @@ def show_plan(assembly: Assembly) -> None:
     if assembly.choices:
         plan = Table("setting", "value", "why", title="chosen for this data", title_justify="left")
         for choice in assembly.choices:
-            plan.add_row(choice.key, str(choice.value), choice.reason)
+            plan.add_row(choice.key, json.dumps(choice.value), choice.reason)
         out.print(plan)
 
 

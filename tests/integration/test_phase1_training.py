@@ -16,6 +16,7 @@ from remadom.config.load import overlay, read_config
 from remadom.data.mock import write_mock
 from remadom.data.mock_cells import PROBLEMS
 from remadom.errors import InputError
+from remadom.results import headline
 from remadom.utils.outputs import (
     BEST,
     BEST_TOO,
@@ -219,3 +220,11 @@ def test_a_count_likelihood_scales_with_the_library_of_its_own_modality(tmp_path
     torch.testing.assert_close(batch.library["adt"], batch.x["adt"].totals())
     means = assembly.model.decode(assembly.model.embed(batch).z_bio, batch)["adt"].mu
     torch.testing.assert_close(means.sum(1), batch.library["adt"], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ilisi", "words"), [(0.02, "lie apart"), (0.2, "mix in part"), (0.6, "batches mix:")]
+)
+def test_the_headline_does_not_call_batches_mixed_that_are_not(ilisi: float, words: str):
+    (line,) = headline({"evaluation": {"integration": {"ilisi": ilisi}, "imputation": {}}})
+    assert words in line

@@ -113,7 +113,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
         if section["conditional_batches"] not in (1, n_batches):
             raise InputError(
                 f"conditional_batches is {section['conditional_batches']}, but obs[{config.data.batch_key!r}] "
-                f"has {n_batches} batches; leave it out, or set it to {n_batches} (or to 1 for none)"
+                f"has {n_batches} batch{'es' * (n_batches > 1)}; leave it out, or set it to 1 for none"
             )
     config = validate(overlay(config.model_dump(mode="json"), {"model": sections}), where)
     with torch.random.fork_rng(devices=[]):

@@ -153,7 +153,7 @@ BAD_INPUT = {
         ["model.decoders.rna.out_dim=7"],
         "decoder gives 7.*has 8",
     ),
-    "wrong batches": (lambda: save(counts()), ["model.decoders.rna.conditional_batches=3"], "has 1 batches"),
+    "wrong batches": (lambda: save(counts()), ["model.decoders.rna.conditional_batches=3"], "has 1 batch;"),
     "missing column": (lambda: save(counts()), ["data.batch_key=donor"], "donor"),
     "NaN batch": (lambda: save(counts(), batch=["a", None] * 10), [], "batch"),
     "missing matrix": (lambda: save(counts()), ["data.keys.rna=layers:count"], "layers:count"),

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from remadom.core.decoders.base import DECODERS, Decoder, logit
+from remadom.core.decoders.base import DECODERS, Decoder, logit, safe_log
 from remadom.core.likelihood import poisson_mixture_nll
 from remadom.shapes import Float, Int
 from remadom.types import Rows
@@ -64,8 +64,7 @@ class ADTMixtureDecoder(Decoder):
 
     def from_params(self, params: Any) -> tuple[Tensor, ...]:
         mu_b, mu_f, alpha = params
-        tiny = torch.finfo(mu_b.dtype).tiny
-        return mu_b.clamp(min=tiny).log(), mu_f.clamp(min=tiny).log(), logit(alpha)
+        return safe_log(mu_b), safe_log(mu_f), logit(alpha)
 
     def likelihood(self, x: Rows | Tensor, *natural: Tensor) -> Float[Tensor, " cell"]:
         return poisson_mixture_nll(x, *natural)

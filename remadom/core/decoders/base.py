@@ -103,5 +103,9 @@ DECODERS: Registry[Decoder] = Registry("likelihood")
 
 def logit(p: Tensor) -> Tensor:
     """``log p - log(1 - p)``, finite for every float in [0, 1]."""
-    tiny = torch.finfo(p.dtype).tiny
-    return p.clamp(min=tiny).log() - (-p).log1p().clamp(min=-88.0)
+    return safe_log(p) - (-p).log1p().clamp(min=-88.0)
+
+
+def safe_log(x: Tensor) -> Tensor:
+    """Log of a number that may be zero: finite."""
+    return x.clamp(min=torch.finfo(x.dtype).tiny).log()

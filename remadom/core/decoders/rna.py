@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from remadom.core.decoders.base import DECODERS, Decoder, logit
+from remadom.core.decoders.base import DECODERS, Decoder, logit, safe_log
 from remadom.core.likelihood import library_zinb_nll, zinb_nll
 from remadom.shapes import Float, Int
 from remadom.types import Rows
@@ -103,8 +103,7 @@ class RNADecoderZINB(Decoder):
 
     def from_params(self, params: Any) -> tuple[Tensor, ...]:
         mu, theta, pi = params
-        tiny = torch.finfo(mu.dtype).tiny
-        return mu.clamp(min=tiny).log(), theta.clamp(min=tiny).log(), logit(pi)
+        return safe_log(mu), safe_log(theta), logit(pi)
 
     def likelihood(self, x: Rows | Tensor, *natural: Tensor) -> Float[Tensor, " cell"]:
         return zinb_nll(x, *natural)

@@ -29,7 +29,7 @@ from remadom.types import Latent
 from remadom.utils.outputs import REPORT, RunDir
 from remadom.utils.seed import derive
 
-PACKAGES = ("remadom", "torch", "numpy", "scipy", "pandas", "anndata", "mudata", "scikit-learn")
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "anndata", "mudata", "scikit-learn")
 
 
 @torch.inference_mode()
@@ -45,12 +45,13 @@ def embed_cells(model: MosaicVAE, loader: Loader) -> Latent:
 def predict(model: MosaicVAE, loader: Loader, modality: str) -> np.ndarray:
     """Expected values of one modality for the loader's cells, cell x feature, measured or not."""
     model.eval()
-    device = next(model.parameters()).device
+    device, decoder = next(model.parameters()).device, model.decoder(modality)
     parts = []
     for batch in loader:
         moved = batch.to(device)
-        params = model.decode(model.embed(moved).z_bio, moved)[modality]
-        parts.append(model.decoder(modality).mean(params).cpu().numpy())
+        labels = moved.groups.get(model.batch_group)
+        params = decoder(model.embed(moved).z_bio, moved.library.get(modality), labels)
+        parts.append(decoder.mean(params).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -239,5 +240,5 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run depends on."""
-    found = {package: importlib.metadata.version(package) for package in PACKAGES[1:]}
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {"remadom": remadom.__version__, "python": platform.python_version(), **found}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from remadom.config.build import Assembly, assemble, build_model, open_source
 from remadom.config.load import Raw, to_yaml, validate
@@ -77,11 +78,11 @@ def train(
     TrainingDiverged
         The loss became NaN or infinite.
     """
-    if resume is not None and Path(resume).is_dir():
-        resume = Path(resume) / LAST
-    out = RunDir(validate(config, where).logging.run_dir)
+    resume = None if resume is None else last_checkpoint(resume)
+    asked = validate(config, where)
+    out = RunDir(asked.logging.run_dir)
     out.check(overwrite=overwrite, resume=resume is not None)
-    seed_everything(validate(config, where).optim.seed)
+    seed_everything(asked.optim.seed)
     assembly = assemble(config, where=where, data=data)
     if announce is not None:
         announce(assembly)
@@ -150,13 +151,8 @@ def embed(
     prepared = Prepared.from_state(metadata["prepared"])
     source = open_source(config, data, among=list(prepared.steps))
     model = build_model(config)
-    model.load_state_dict(
-        {
-            key.removeprefix("model."): value
-            for key, value in parts["model"].items()
-            if key.startswith("model.")
-        }
-    )
+    consume_prefix_in_state_dict_if_present(parts["model"], "model.")  # an objective's weights
+    model.load_state_dict(parts["model"])
     source = prepared.apply(source)
     loader = Loader(source, np.arange(source.n_cells), batch_size=config.optim.batch_size)
     return write_arrays(target, embedding_arrays(source.obs_names, embed_cells(model, loader)))
@@ -164,6 +160,11 @@ def embed(
 
 def resumed_config(checkpoint: str | Path) -> Raw:
     """Configuration of the run that a checkpoint, or a run folder, belongs to."""
-    checkpoint = Path(checkpoint) / LAST if Path(checkpoint).is_dir() else checkpoint
-    config: Raw = load_checkpoint(checkpoint)["metadata"]["config"]
+    config: Raw = load_checkpoint(last_checkpoint(checkpoint))["metadata"]["config"]
     return config
+
+
+def last_checkpoint(path: str | Path) -> Path:
+    """A checkpoint as it is; for a run folder, the last one in it."""
+    path = Path(path)
+    return path / LAST if path.is_dir() else path

@@ -105,7 +105,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     split = trainable(split_cells(visible, **_split_settings(config)), visible)
     prepared = fit_preprocess(visible, config.data, split.train)
     source = prepared.apply(visible)
-    sections = with_sizes(sections, source, config)
+    sections = with_sizes(sections, source)
     groups = groups_of(source, config.data)
     n_batches = len(groups["batch"][1])
     for section in sections["decoders"].values():
@@ -202,7 +202,7 @@ def model_sections(config: RunConfig, source: Source) -> dict[str, dict[str, Any
     return {"encoders": encoders, "decoders": decoders}
 
 
-def with_sizes(sections: Mapping[str, Any], source: Source, config: RunConfig) -> dict[str, Any]:
+def with_sizes(sections: Mapping[str, Any], source: Source) -> dict[str, Any]:
     """Sections with the sizes and inputs that were left out; a size that contradicts the data is an error."""
     encoders, decoders = sections["encoders"], sections["decoders"]
     validate_dims(

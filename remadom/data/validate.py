@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
 from remadom.data.modality import modality_named
+from remadom.data.sampler import blocks
 from remadom.data.source import Source
 from remadom.errors import InputError
-
-CELLS_AT_ONCE = 4096
 
 NEGATIVE = "negative"
 FRACTIONAL = "fractional"
@@ -97,16 +97,14 @@ def validate_counts(
     kinds = [kind for kind in WRONG if not allowed.get(kind, False)]
     n_values, n_cells = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
     first: dict[str, str] = {}
-    for start in range(0, len(cells), CELLS_AT_ONCE):
-        block = cells[start : start + CELLS_AT_ONCE]
-        rows = source.rows(modality, block)
+    for place, rows in blocks(partial(source.rows, modality), cells):
         for kind in kinds:
             at = np.flatnonzero(WRONG[kind](rows.data))
             if len(at):
                 row = np.searchsorted(rows.indptr, at, side="right") - 1
                 n_values[kind] += len(at)
                 n_cells[kind] += len(np.unique(row))
-                cell = source.obs_names[block[row[0]]]
+                cell = source.obs_names[cells[place][row[0]]]
                 feature = source.features[modality][rows.indices[at[0]]]
                 first.setdefault(kind, f"{rows.data[at[0]]:.6g} of feature '{feature}' in cell '{cell}'")
     if not first:

@@ -295,7 +295,7 @@ def counted(values: np.ndarray) -> Source:
 
 @pytest.mark.parametrize("at_once", [2, 100])
 def test_counts_that_are_none(at_once, monkeypatch):
-    monkeypatch.setattr("remadom.data.validate.CELLS_AT_ONCE", at_once)
+    monkeypatch.setattr("remadom.data.sampler.CELLS_AT_ONCE", at_once)
     values = np.ones((7, 2))
     source = counted(values)
     validate_counts(source, "adt", integers=True)

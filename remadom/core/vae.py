@@ -94,12 +94,17 @@ class MosaicVAE(nn.Module):
 
     def fuse(self, enc_outs: Mapping[str, Posterior]) -> Latent:
         """Fused posterior; ``z_bio`` is a sample while training and the mean otherwise."""
+        mu, logvar = self.product(enc_outs)
+        z_bio = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.training else mu
+        return Latent(z_bio, mu, logvar)
+
+    def product(self, enc_outs: Mapping[str, Posterior]) -> Posterior:
+        """Product of the experts, without a sample of it."""
         names = list(enc_outs)
         mu, logvar = self.fusion(
             [enc_outs[m].mu for m in names], [enc_outs[m].logvar for m in names], modality_names=names
         )
-        z_bio = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.training else mu
-        return Latent(z_bio, mu, logvar)
+        return Posterior(mu, logvar)
 
     def decode(self, z: Float[Tensor, "cell latent"], batch: Batch) -> dict[str, Any]:
         """Likelihood parameters of every decoded modality for every cell, measured or not."""
@@ -108,39 +113,54 @@ class MosaicVAE(nn.Module):
 
     def embed(self, batch: Batch) -> Latent:
         """Shared embedding of each cell: ``z_bio`` is the posterior mean, without noise."""
-        mu, logvar = self.fuse(self.encode(batch))[1:]
+        mu, logvar = self.product(self.encode(batch))
         return Latent(mu, mu, logvar)
 
     def reconstruction(
-        self, z: Float[Tensor, "cell latent"], batch: Batch
-    ) -> dict[str, Float[Tensor, " cell"]]:
-        """Negative log-likelihood of each modality per cell, in nats; 0 where the cell lacks it."""
-        labels = batch.groups.get(self.batch_group)
+        self, z: Float[Tensor, "seed latent"], batch: Batch
+    ) -> dict[str, Float[Tensor, " seed"]]:
+        """Negative log-likelihood of each modality per seed cell, in nats; 0 where the cell lacks it."""
+        scored = batch.scored
+        labels = scored.groups.get(self.batch_group)
         out = {}
         for modality in self.decoders:
-            if modality not in batch.x:
+            if modality not in scored.x:
                 continue
-            at = batch.at.get(modality)
-            library = batch.library.get(modality)
+            at = scored.at.get(modality)
+            library = scored.library.get(modality)
             args = (z, library, labels) if at is None else (z[at], _at(library, at), _at(labels, at))
-            nll = self.decoder(modality).nll(batch.decoder_rows(modality), *args)
-            out[modality] = nll if at is None else nll.new_zeros(len(batch)).index_copy(0, at, nll)
+            nll = self.decoder(modality).nll(scored.decoder_rows(modality), *args)
+            out[modality] = nll if at is None else nll.new_zeros(len(scored)).index_copy(0, at, nll)
         return out
 
-    def terms(self, batch: Batch) -> dict[str, Float[Tensor, " cell"]]:
-        """Terms of the negative ELBO per cell: ``recon.<modality>`` (unweighted) and ``kl``."""
+    def infer(self, batch: Batch) -> tuple[dict[str, Posterior], Latent]:
+        """Posterior of each modality on its own, and the fused latent.
+
+        While training, ``modality_dropout`` leaves modalities out of the fused latent, not of the first.
+        """
         enc_outs = self.encode(batch)
+        kept = enc_outs
         if self.training and self.modality_dropout > 0 and len(enc_outs) > 1:
-            enc_outs = drop_modalities(enc_outs, self.modality_dropout)
-        latent = self.fuse(enc_outs)
-        terms = {f"recon.{m}": nll for m, nll in self.reconstruction(latent.z_bio, batch).items()}
-        terms["kl"] = kl_to_prior(latent.mu, latent.logvar)
+            kept = drop_modalities(enc_outs, self.modality_dropout)
+        return enc_outs, self.fuse(kept)
+
+    def terms(self, latent: Latent, batch: Batch) -> dict[str, Float[Tensor, " seed"]]:
+        """Terms of the negative ELBO per seed cell: ``recon.<modality>`` (unweighted) and ``kl``."""
+        n = batch.n_seeds
+        terms = {f"recon.{m}": nll for m, nll in self.reconstruction(latent.z_bio[:n], batch).items()}
+        terms["kl"] = kl_to_prior(latent.mu[:n], latent.logvar[:n])
         return terms
 
     def elbo(self, batch: Batch, beta: float = 1.0) -> dict[str, Float[Tensor, ""]]:
         """Negative ELBO, mean over the seed cells: ``loss = recon + beta * kl``, and ``recon.<modality>``."""
-        terms = self.terms(batch)
-        return self.combine({name: _mean(value, batch.seed) for name, value in terms.items()}, beta)
+        return self.elbo_of(self.infer(batch)[1], batch, beta)
+
+    def elbo_of(self, latent: Latent, batch: Batch, beta: float) -> dict[str, Float[Tensor, ""]]:
+        """:meth:`elbo` from a latent that was inferred."""
+        terms = self.terms(latent, batch)
+        return self.combine(
+            {name: value.sum() / max(1, batch.n_seeds) for name, value in terms.items()}, beta
+        )
 
     def combine(self, terms: Mapping[str, Tensor], beta: float) -> dict[str, Tensor]:
         """Weigh and add the terms; the same sum for a batch's means and for single cells."""
@@ -183,9 +203,3 @@ def drop_modalities(enc_outs: Mapping[str, Posterior], probability: float) -> di
 
 def _at(value: Tensor | None, at: Tensor) -> Tensor | None:
     return None if value is None else value[at]
-
-
-def _mean(value: Tensor, seed: Tensor) -> Tensor:
-    """Mean over the seed cells."""
-    weight = seed.to(value.dtype)
-    return (value * weight).sum() / weight.sum().clamp(min=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,7 +15,7 @@ from mudata import MuData
 
 from remadom.data.fit import fit_preprocess
 from remadom.data.modality import modality_named
-from remadom.data.sampler import Sampler
+from remadom.data.sampler import Draw, Sampler
 from remadom.data.settings import DataSettings
 from remadom.data.source import Source
 from remadom.data.split import cell_positions
@@ -55,6 +55,8 @@ class Loader(Iterable[Batch]):
     library
         Total that stands for a cell without the modality (see :class:`Prepared`), for those modalities whose
         decoder scales with the total.
+    strata
+        Group of every cell of the source, to be evenly spread over shuffled batches.
     """
 
     def __init__(
@@ -68,10 +70,15 @@ class Loader(Iterable[Batch]):
         groups: Mapping[str, Codes] | None = None,
         time: np.ndarray | None = None,
         library: Mapping[str, float] | None = None,
+        strata: np.ndarray | None = None,
     ) -> None:
         self.source = source
         self.sampler = Sampler(
-            cell_positions(cells, source.n_cells), batch_size=batch_size, shuffle=shuffle, seed=seed
+            cell_positions(cells, source.n_cells),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            strata=strata,
         )
         self.groups = {name: names for name, (_, names) in (groups or {}).items()}
         self.epoch = 0
@@ -89,9 +96,9 @@ class Loader(Iterable[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         return map_ahead(self.batch, self.sampler.batches(self.epoch))
 
-    def batch(self, index: np.ndarray) -> Batch:
-        """The cells at these positions of the source."""
-        source = self.source
+    def batch(self, draw: Draw) -> Batch:
+        """The cells at these positions of the source, seeds first."""
+        source, index = self.source, np.concatenate(draw)
         x, library, rep = {}, {}, {}
         for modality in source.modalities:
             rows = source.rows(modality, index)
@@ -110,7 +117,7 @@ class Loader(Iterable[Batch]):
             library=library,
             groups={name: torch.from_numpy(codes[index]) for name, codes in self._codes.items()},
             index=torch.from_numpy(index),
-            seed=torch.ones(len(index), dtype=torch.bool),
+            seed=torch.arange(len(index)) < len(draw.seeds),
             time=None if self._time is None else torch.from_numpy(self._time[index]),
             rep=rep,
         )
@@ -135,18 +142,41 @@ def map_ahead(function: Callable[[A], B], items: Iterable[A], ahead: int = AHEAD
         pool.shutdown(cancel_futures=True)
 
 
-def groups_of(source: Source, settings: DataSettings) -> dict[str, Codes]:
+def groups_of(source: Source, settings: DataSettings, also: Sequence[str] = ()) -> dict[str, Codes]:
     """Codes of ``batch`` and ``dataset``; one group where obs has no such column and none was asked for.
+
+    Parameters
+    ----------
+    also
+        More groupings: ``modality`` (which modalities a cell has), ``time`` (equal times; -1 where a cell has none)
+        and columns of obs.
 
     Raises
     ------
     InputError
         A column that the configuration names (other than by default) does not exist.
     """
-    return {
+    groups = {
         name: source.codes(getattr(settings, f"{name}_key"), required=_is_asked_for(settings, f"{name}_key"))
         for name in ("batch", "dataset")
     }
+    for name in also:
+        if name == "modality":
+            groups[name] = source.patterns()
+        elif name == "time":
+            groups[name] = _time_groups(times_of(source, settings), source.n_cells)
+        elif name not in groups:
+            groups[name] = source.codes(name, required=True)
+    return groups
+
+
+def _time_groups(time: np.ndarray | None, n_cells: int) -> Codes:
+    known = np.zeros(n_cells, dtype=bool) if time is None else np.isfinite(time)
+    codes = np.full(n_cells, -1, dtype=np.int64)
+    if time is None:
+        return codes, ()
+    times, codes[known] = np.unique(time[known], return_inverse=True)
+    return codes, tuple(f"{t:g}" for t in times)
 
 
 def times_of(source: Source, settings: DataSettings) -> np.ndarray | None:

@@ -12,13 +12,14 @@ import scipy.sparse as sp
 import torch
 
 from remadom.data.loader import AHEAD, Loader, dataloader, groups_of, map_ahead, times_of
-from remadom.data.sampler import Sampler
+from remadom.data.sampler import Draw, Sampler
 from remadom.data.settings import DataSettings
 from remadom.data.source import Source
 from remadom.errors import InputError
 from remadom.types import Batch, Rows
 
 N = 41
+NOBODY = np.zeros(0, dtype=np.int64)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +102,9 @@ def test_batches_hold_what_the_source_holds(source: Source) -> None:
 
 
 def test_a_measured_cell_without_counts_is_present_with_library_one(source: Source) -> None:
-    batch = Loader(source, np.array([3]), batch_size=4, library={"rna": 7.0}).batch(np.array([3]))
+    batch = Loader(source, np.array([3]), batch_size=4, library={"rna": 7.0}).batch(
+        Draw(np.array([3]), NOBODY)
+    )
     assert batch.has["rna"].tolist() == [True]
     assert batch.library["rna"].tolist() == [1.0]
 
@@ -272,7 +275,7 @@ def test_dataloader_fits_on_the_cells_that_it_gives_out(adata: ad.AnnData) -> No
     assert set(first.x["atac"].values.tolist()) <= {0.0, 1.0}
     assert next(iter(dataloader(adata, cfg, cells=cells, shuffle=False))).index.tolist() == list(range(16))
     totals = np.asarray(adata.X[:20].toarray())[:, loader.source.features["rna"].map(int)].sum(axis=1)
-    late = loader.batch(np.array([N - 1]))
+    late = loader.batch(Draw(np.array([N - 1]), NOBODY))
     assert late.library["rna"].tolist() == [float(np.median(totals)) or 1.0]
 
 

@@ -1,24 +1,21 @@
-"""The values that flow through remadom: rows of counts, batches of cells, posteriors."""
+"""Cells x features of one modality for one batch, sparse or dense."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from remadom.shapes import Bool, Float, Int
+from remadom.shapes import Float, Int
 
 DENSE_FROM = 0.25
 """Density from which a block of rows is cheaper dense than sparse (first layer, forward and backward)."""
-
-Logs = dict[str, Tensor]
-"""Detached scalars by name, as heads and the objective report them."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +143,16 @@ class Rows:
             values = values * (features if self.indices is None else features[self.indices])
         return replace(self, values=values)
 
+    def first(self, n: int) -> Rows:
+        """The first ``n`` rows, for reading: without the structure by column that a gradient needs."""
+        if n == len(self):
+            return self
+        if self.indptr is None:
+            return replace(self, values=self.values[:n])
+        end = int(self.indptr[n])
+        assert self.indices is not None
+        return Rows(self.values[:end], self.n_features, self.indptr[: n + 1], self.indices[:end])
+
     def take_present(self, at: Int[Tensor, " present"]) -> Rows:
         """Rows of the cells ``at`` (ascending); every other row must be empty, as in absent cells."""
         if self.indptr is None:
@@ -203,106 +210,3 @@ class _SparseLinear(torch.autograd.Function):
         assert rows.columns is not None, "a sparse block needs its column structure for a gradient"
         indptr, cells, order = rows.columns
         return _weighted_sums(indptr, cells, rows.values[order], grad.contiguous()), None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some cells with everything that was measured of them; a modality is a key, never a field.
-
-    Attributes
-    ----------
-    x
-        Measured values by modality: what the decoder is scored on. Rows of absent cells are empty.
-    has
-        Presence by modality: explicit, never guessed from zeros.
-    library
-        Size factor by modality (total of the cell; the median of the training cells where it is absent).
-    groups
-        Codes by obs key (``batch``, ``dataset``); -1 is no group.
-    index
-        Row of each cell in the whole data set.
-    seed
-        False for a partner drawn along an edge: encoded for the alignment terms, not scored.
-    time
-        Measured time, or ``None`` where the data has none.
-    rep
-        What the encoder reads in place of ``x`` where a modality has a representation (LSI).
-    at
-        Positions of the cells that have a modality, for the modalities that some cells lack.
-    """
-
-    x: Mapping[str, Rows]
-    has: Mapping[str, Bool[Tensor, " cell"]]
-    library: Mapping[str, Float[Tensor, " cell"]]
-    groups: Mapping[str, Int[Tensor, " cell"]]
-    index: Int[Tensor, " cell"]
-    seed: Bool[Tensor, " cell"]
-    time: Float[Tensor, " cell"] | None = None
-    rep: Mapping[str, Rows] = field(default_factory=dict)
-    at: Mapping[str, Int[Tensor, " present"]] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.at is None:
-            partly = {m: mask.nonzero().squeeze(1) for m, mask in self.has.items() if not bool(mask.all())}
-            object.__setattr__(self, "at", partly)
-
-    def __len__(self) -> int:
-        return int(self.index.shape[0])
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Modalities that the data set has, whether or not a cell of this batch was measured in them."""
-        return tuple(self.has)
-
-    def encoder_rows(self, modality: str) -> Rows:
-        """What the encoder of a modality reads, for the cells that have it."""
-        rows = self.rep.get(modality)
-        chosen: Rows = self.of_present(modality, self.x[modality] if rows is None else rows)
-        return chosen
-
-    def decoder_rows(self, modality: str) -> Rows:
-        """What the decoder of a modality is scored on, for the cells that have it."""
-        chosen: Rows = self.of_present(modality, self.x[modality])
-        return chosen
-
-    def of_present(self, modality: str, value: Any) -> Any:
-        """Those rows of a per-cell tensor or block that belong to cells that have the modality."""
-        at = self.at.get(modality)
-        if at is None:
-            return value
-        return value.take_present(at) if isinstance(value, Rows) else value[at]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on a device."""
-
-        def move(values: Mapping[str, Any]) -> dict[str, Any]:
-            return {key: value.to(device, non_blocking=non_blocking) for key, value in values.items()}
-
-        time = None if self.time is None else self.time.to(device, non_blocking=non_blocking)
-        moved = Batch(
-            x=move(self.x),
-            has=move(self.has),
-            library=move(self.library),
-            groups=move(self.groups),
-            index=self.index.to(device, non_blocking=non_blocking),
-            seed=self.seed.to(device, non_blocking=non_blocking),
-            time=time,
-            rep=move(self.rep),
-            at=move(self.at),
-        )
-        return moved
-
-
-class Posterior(NamedTuple):
-    """Diagonal Gaussian q(z|x) per cell; a cell without the modality has ``mu = 0`` and ``logvar = inf``."""
-
-    mu: Float[Tensor, "cell latent"]
-    logvar: Float[Tensor, "cell latent"]
-
-
-class Latent(NamedTuple):
-    """Fused posterior and a point of it, as ``fuse()`` and ``embed()`` return them."""
-
-    z_bio: Float[Tensor, "cell latent"]
-    mu: Float[Tensor, "cell latent"]
-    logvar: Float[Tensor, "cell latent"]

@@ -1,0 +1,1 @@
+"""Solvers: maths on tensors, without modules, configuration or files."""

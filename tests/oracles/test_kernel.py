@@ -1,0 +1,171 @@
+"""Pairwise costs and MMD^2 against brute force, closed forms and finite differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist, pdist
+
+from remadom.errors import InputError
+from remadom.solvers.kernel import median_bandwidth, mmd2, pairwise_cost
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
+def test_costs_equal_scipy_and_their_gradient_the_finite_difference(metric: str) -> None:
+    x, y = normal(7, 4), normal(5, 4, seed=1) + 2
+    np.testing.assert_allclose(pairwise_cost(x, y, metric), cdist(x, y, metric), atol=1e-12)
+    batched = pairwise_cost(torch.stack([x, x + 1]), torch.stack([y, y]), metric)
+    torch.testing.assert_close(batched[1], pairwise_cost(x + 1, y, metric))
+    leaves = x.clone().requires_grad_(), y.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda one, other: pairwise_cost(one, other, metric), leaves)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
+def test_equal_and_zero_rows_have_finite_costs_and_gradients(metric: str) -> None:
+    x = torch.tensor([[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], requires_grad=True)
+    cost = pairwise_cost(x, x, metric)
+    cost.sum().backward()
+    assert float(cost[0, 1].detach()) == pytest.approx(0, abs=1e-6)
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert x.grad.abs().max() < 100
+
+
+def test_squared_distances_survive_a_large_offset_and_half_precision_is_computed_in_float32() -> None:
+    x, y = normal(20, 3, dtype=torch.float32), normal(30, 3, seed=1, dtype=torch.float32)
+    far = pairwise_cost(x + 1000, y + 1000)
+    torch.testing.assert_close(far, pairwise_cost(x, y), atol=5e-3, rtol=1e-3)
+    half = pairwise_cost(x.bfloat16(), y.bfloat16())
+    assert half.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(pairwise_cost(x, y), pairwise_cost(x.double(), y.double()).float())
+
+
+def test_the_median_bandwidth_is_the_median_and_falls_back_where_rows_are_copies() -> None:
+    x, y = normal(31, 3), normal(22, 3, seed=1)
+    pairs = np.sort(pdist(torch.cat([x, y]), "sqeuclidean"))
+    assert float(median_bandwidth(x, y)) == pytest.approx(pairs[(len(pairs) - 1) // 2])
+    many, more = normal(5000, 3, seed=2), normal(4000, 3, seed=3) + 1
+    whole = np.median(pdist(torch.cat([many, more])[::5], "sqeuclidean"))
+    assert float(median_bandwidth(many, more)) == pytest.approx(whole, rel=0.1)
+    mostly = torch.zeros(10, 2)
+    mostly[0] = 3.0
+    assert float(median_bandwidth(mostly, mostly[1:])) == pytest.approx(18 * 18 / (19 * 18 / 2))
+    assert float(median_bandwidth(torch.ones(4, 2), torch.ones(3, 2))) == 1
+
+
+def brute_force(
+    x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, v: torch.Tensor, variances: list[float], unbiased: bool
+) -> float:
+    def kernel(one: torch.Tensor, other: torch.Tensor) -> float:
+        squared = float((one - other).square().sum())
+        return sum(math.exp(-squared / (2 * s)) for s in variances) / len(variances)
+
+    def within(sample: torch.Tensor, weights: torch.Tensor) -> float:
+        pairs = [(i, j) for i in range(len(sample)) for j in range(len(sample)) if i != j or not unbiased]
+        total = sum(float(weights[i] * weights[j]) for i, j in pairs)
+        return sum(float(weights[i] * weights[j]) * kernel(sample[i], sample[j]) for i, j in pairs) / total
+
+    crossed = [(i, j) for i in range(len(x)) for j in range(len(y))]
+    between = sum(float(w[i] * v[j]) * kernel(x[i], y[j]) for i, j in crossed) / float(w.sum() * v.sum())
+    return within(x, w) + within(y, v) - 2 * between
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+@pytest.mark.parametrize("bandwidths", [(0.5, 1.0, 2.0), (3.0,), (0.2, 1.0)])
+def test_mmd_equals_the_sum_over_pairs(unbiased: bool, bandwidths: tuple[float, ...]) -> None:
+    x, y = normal(6, 3), normal(5, 3, seed=1) + 0.5
+    median = float(median_bandwidth(x, y))
+    expected = brute_force(x, y, torch.ones(6), torch.ones(5), [s * median for s in bandwidths], unbiased)
+    assert float(mmd2(x, y, bandwidths, unbiased=unbiased)) == pytest.approx(expected, abs=1e-12)
+    w, v = torch.rand(6, generator=torch.Generator().manual_seed(2)), torch.tensor([1.0, 2, 3, 0, 1])
+    expected = brute_force(x, y, w, v, [2.0 * s for s in bandwidths], unbiased)
+    found = mmd2(x, y, bandwidths, weights_x=w, weights_y=v, unbiased=unbiased, sigma2=2.0)
+    assert float(found) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_unbiased_statistic_is_zero_on_average_for_one_distribution() -> None:
+    found = torch.stack(
+        [mmd2(normal(12, 2, seed=2 * i), normal(9, 2, seed=2 * i + 1), sigma2=2.0) for i in range(400)]
+    )
+    standard_error = float(found.std()) / 20
+    assert abs(float(found.mean())) < 3 * standard_error
+    biased = mmd2(normal(12, 2), normal(9, 2, seed=1), sigma2=2.0, unbiased=False)
+    assert float(biased) > 10 * standard_error
+
+
+def test_mmd_of_two_normal_samples_is_the_closed_form() -> None:
+    d, delta, s = 3, 2.0, 2.5
+    x, y = normal(3000, d), normal(3000, d, seed=1) + delta / math.sqrt(d)
+    # E k(u, v) for u - v ~ N(m, 2 I): (s / (s + 2))^(d / 2) exp(-|m|^2 / (2 (s + 2)))
+    expected = 2 * (s / (s + 2)) ** (d / 2) * (1 - math.exp(-(delta**2) / (2 * (s + 2))))
+    assert float(mmd2(x, y, (1.0,), sigma2=s)) == pytest.approx(expected, rel=0.06)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_the_gradient_of_mmd_is_the_finite_difference(unbiased: bool) -> None:
+    leaves = normal(6, 3).requires_grad_(), (normal(5, 3, seed=1) + 0.5).requires_grad_()
+    w = torch.tensor([1.0, 2, 1, 0, 3, 1])
+
+    def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return 3 * mmd2(x, y, (0.5, 1.0, 3.0), weights_x=w, unbiased=unbiased, sigma2=1.7)
+
+    assert torch.autograd.gradcheck(loss, leaves)
+    (gradient,) = torch.autograd.grad(loss(*leaves), leaves[0])
+    assert (gradient[3] == 0).all()
+
+
+def test_mmd_in_float32_bfloat16_and_at_extreme_scales() -> None:
+    x, y = normal(40, 5, dtype=torch.float32), normal(30, 5, seed=1, dtype=torch.float32) + 1
+    exact = float(mmd2(x.double(), y.double()))
+    for scale in (1e-4, 1.0, 1e4):
+        leaf = (scale * x).requires_grad_()
+        loss = mmd2(leaf, scale * y)
+        loss.backward()
+        assert float(loss.detach()) == pytest.approx(exact, rel=1e-4)
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+    half = x.bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = mmd2(half, y.bfloat16())
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(exact, rel=0.05)
+    assert half.grad is not None
+    assert half.grad.dtype == torch.bfloat16
+    copies = torch.ones(4, 2, requires_grad=True)
+    mmd2(copies, torch.ones(3, 2)).backward()
+    assert copies.grad is not None
+    assert (copies.grad == 0).all()
+
+
+def test_equals_the_gaussian_loss_of_geomloss() -> None:
+    geomloss = pytest.importorskip("geomloss")
+    x, y = normal(50, 4), normal(40, 4, seed=1) + 0.5
+    theirs = geomloss.SamplesLoss("gaussian", blur=1.5, backend="tensorized")(x, y)
+    torch.testing.assert_close(mmd2(x, y, (1.0,), sigma2=2.25, unbiased=False), 2 * theirs)
+
+
+def test_what_cannot_be_computed_is_refused_in_words() -> None:
+    x = normal(4, 3)
+    with pytest.raises(InputError, match="sample y has 1 row"):
+        mmd2(x, x[:1])
+    with pytest.raises(InputError, match="sample x has 1 row"):
+        mmd2(x, x, weights_x=torch.tensor([1.0, 0, 0, 0]))
+    with pytest.raises(InputError, match="weights_y has shape"):
+        mmd2(x, x, weights_y=torch.ones(3))
+    with pytest.raises(InputError, match="bandwidths"):
+        mmd2(x, x, bandwidths=())
+    with pytest.raises(InputError, match="did you mean 'euclidean'"):
+        pairwise_cost(x, x, "euclid")
+    with pytest.raises(InputError, match="3 and 2 dimensions"):
+        pairwise_cost(x, x[:, :2])
+    leaf = x.clone().requires_grad_()
+    with pytest.raises(InputError, match="second derivative"):
+        torch.autograd.grad(mmd2(leaf, x + 1), leaf, create_graph=True)

@@ -91,7 +91,7 @@ def one(case: str, n_cells: int, epochs: int, settings: list[str]) -> dict[str, 
     assembly = assemble(overlay(raw, gather(None, settings)), data=data)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(assembly.objective, assembly.config.optim, run_dir=folder)
-        history = trainer.fit(assembly.loader(assembly.split.train, shuffle=True)).history
+        history = trainer.fit(assembly.training_loader()).history
     seconds = [row["seconds"] for row in history[1:]]
     return {
         "cells_per_s": round(n_cells / statistics.median(seconds)),

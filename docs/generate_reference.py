@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import remadom
+from remadom.align import HEADS
+from remadom.bridges import BRIDGES
 from remadom.config.components import DecoderSizes, EncoderSizes
 from remadom.config.plan import Facts, choose
-from remadom.config.schema import Later, RunConfig
+from remadom.config.schema import HeadSettings, Later, RunConfig
 from remadom.core.decoders import DECODERS, Decoder
 from remadom.core.encoder import ENCODERS
 from remadom.core.inputs import INPUTS
@@ -35,6 +37,7 @@ LARGE = Facts(
     features={"rna": 30_000, "atac": 200_000, "adt": 200},
     has={"rna": 1_000_000, "atac": 1_000_000, "adt": 1_000_000},
     shared=1_000_000,
+    batches=20,
 )
 """A data set to which every rule of the plan applies."""
 
@@ -50,10 +53,18 @@ WORDS = {
 }
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
-LAYERS = {"core": "Model", "data": "Data", "train": "Training", "utils": "Checkpoints"}
+LAYERS = {
+    "core": "Model",
+    "solvers": "Solvers",
+    "graph": "Graphs",
+    "bridges": "Bridges",
+    "data": "Data",
+    "train": "Training",
+    "utils": "Checkpoints",
+}
 """Where public names live, in the order of the page."""
 
-VERBS = ("remadom.run.train", "remadom.run.embed", "remadom.run.Run")
+VERBS = ("remadom.run.train", "remadom.run.embed", "remadom.linking.bridge", "remadom.run.Run")
 """What the commands do, as functions."""
 
 BENEATH = (
@@ -61,6 +72,11 @@ BENEATH = (
     "remadom.types.Rows",
     "remadom.types.Posterior",
     "remadom.types.Latent",
+    "remadom.types.SparseGraph",
+    "remadom.types.BridgeEdges",
+    "remadom.types.View",
+    "remadom.align.AlignmentHead",
+    "remadom.bridges.Bridge",
     "remadom.core.decoders.Decoder",
 )
 """What public methods take and return, and what decoders inherit."""
@@ -82,9 +98,16 @@ def configuration() -> str:
         "[below](#chosen-from-the-data).",
     ]
     for name, field in RunConfig.model_fields.items():
-        parts += section(name, field.annotation, field.description)
+        if name == "alignment":
+            parts += section("alignment.<head>", HeadSettings, field.description)
+        else:
+            parts += section(name, field.annotation, field.description)
         if name == "model":
             parts += components()
+        if name == "alignment":
+            parts += registered(HEADS, "alignment", "`params` of `kind: {}`:")
+        if name == "bridge":
+            parts += registered(BRIDGES, "bridge", "`bridge.{}`, the block of this provider:")
     parts += ["## Modalities", "What is assumed of each modality unless the configuration says otherwise."]
     parts += [modalities(), "## Chosen from the data", *planned()]
     return "\n\n".join(parts) + "\n"
@@ -145,6 +168,17 @@ def components() -> Iterator[str]:
     for name in SCHEDULES:
         yield f"`schedule: {name}`: {markdown(summary(SCHEDULES[name]))}"
         yield parameters("model.beta", SCHEDULES.schema(name))
+
+
+def registered(registry: Registry[Any], path: str, words: str) -> Iterator[str]:
+    """Summary and table of every component of a registry."""
+    for name in registry:
+        yield f"### `{path}`: `{name}`"
+        yield markdown(summary(registry[name]))
+        schema = registry.schema(name)
+        if schema.model_fields:
+            yield words.format(name)
+            yield parameters(path, schema)
 
 
 def planned() -> Iterator[str]:
@@ -239,7 +273,7 @@ def kind(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(map(code, schema["enum"]))
     if schema.get("type") == "array":
-        items = schema["items"]
+        items = schema.get("items", schema)
         if "prefixItems" in items:
             return f"list of [{', '.join(kind(part) for part in items['prefixItems'])}]"
         return f"list of {kind(items)}"

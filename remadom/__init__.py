@@ -10,7 +10,11 @@ __version__ = "0.1.0"
 _HOME = {
     "ADTMixtureDecoder": "remadom.core.decoders.adt",
     "ATACDecoderBernoulli": "remadom.core.decoders.atac",
+    "GraphBuilder": "remadom.graph",
+    "GraphRegularizer": "remadom.graph",
+    "MNNBridge": "remadom.bridges",
     "MosaicVAE": "remadom.core.vae",
+    "OtSolver": "remadom.solvers.ot",
     "ProductOfExperts": "remadom.core.fusion",
     "RNADecoderZINB": "remadom.core.decoders.rna",
     "Trainer": "remadom.train.trainer",

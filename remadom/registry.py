@@ -30,7 +30,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or cls.model_config["extra"] == "allow":
             return values
         unknown = [key for key in values if key not in cls.model_fields]
         if unknown:
@@ -80,10 +80,26 @@ def documented_parameters(component: type) -> dict[str, str]:
 
 
 def keyword_parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Keyword-only parameters of a class or function, with evaluated annotations."""
-    target = component.__init__ if inspect.isclass(component) else component
-    parameters = inspect.signature(target, eval_str=True).parameters
-    return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    """Keyword-only parameters of a class or function, with evaluated annotations.
+
+    An ``__init__`` that takes ``**common`` hands these on: the parameters of the class that it extends come first.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for target in _initializers(component):
+        parameters = inspect.signature(target, eval_str=True).parameters
+        own = {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        found = {**own, **found}
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            break
+    return found
+
+
+def _initializers(component: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """What is called to make one: the function, or every ``__init__`` of a class from the most derived up."""
+    if not inspect.isclass(component):
+        yield component
+        return
+    yield from (vars(part)["__init__"] for part in component.__mro__ if "__init__" in vars(part))
 
 
 class Registry(Generic[T]):

@@ -19,7 +19,10 @@ from remadom.config.load import to_yaml
 from remadom.core.vae import MosaicVAE
 from remadom.data.loader import Loader
 from remadom.data.modality import modality_named
+from remadom.data.sampler import Draw
 from remadom.data.source import Source
+from remadom.eval.alignment import alignment_metrics
+from remadom.eval.bridging import Side, bridge_metrics, draw_bridge_edges, drawn_edges
 from remadom.eval.figures import draw_embedding, draw_losses
 from remadom.eval.layout import plane
 from remadom.eval.metrics import embedding_metrics, imputation_metrics
@@ -29,16 +32,10 @@ from remadom.types import Latent
 from remadom.utils.outputs import REPORT, RunDir
 from remadom.utils.seed import derive
 
+ALIGNED = 2000
+"""Cells on which the alignment terms are measured after training."""
+
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "anndata", "mudata", "scikit-learn")
-
-
-@torch.inference_mode()
-def embed_cells(model: MosaicVAE, loader: Loader) -> Latent:
-    """Shared embedding of the loader's cells in its order, on the CPU: ``z_bio`` is the posterior mean."""
-    model.eval()
-    device = next(model.parameters()).device
-    parts = [model.embed(batch.to(device)) for batch in loader]
-    return Latent(*(torch.cat([part[i] for part in parts]).cpu() for i in range(3)))
 
 
 @torch.inference_mode()
@@ -123,6 +120,31 @@ def integration(assembly: Assembly, latent: Latent) -> dict[str, Any]:
     )
 
 
+def alignment(assembly: Assembly, history: History) -> dict[str, Any]:
+    """Contents of ``alignment_metrics.json``, measured on training cells."""
+    objective, config = assembly.objective, assembly.config
+    rng = np.random.default_rng(derive(config.optim.seed, "alignment"))
+    cells = np.sort(rng.permutation(assembly.split.train)[:ALIGNED])
+    batch = assembly.loader(cells).batch(Draw(cells, cells[:0]))
+    return alignment_metrics(objective, batch, history.history, assembly.groups)
+
+
+def bridging(assembly: Assembly) -> dict[str, Any] | None:
+    """Contents of ``bridge_metrics.json``: the last edges, and how they changed; ``None`` without edges."""
+    structure, source = assembly.objective.structure, assembly.source
+    if structure is None or structure.edges is None:
+        return None
+    key = assembly.config.evaluation.label_key
+    train = assembly.split.train
+    found = bridge_metrics(
+        structure.edges,
+        modalities={m: train[source.has[m][train]] for m in source.modalities},
+        groups={name: np.asarray(names)[codes] for name, (codes, names) in assembly.groups.items()},
+        labels=source.obs[key].to_numpy() if key in source.obs else None,
+    )
+    return {"provider": assembly.config.bridge.provider, **found, "refreshes": structure.history}
+
+
 def held_out_imputation(assembly: Assembly) -> dict[str, Any]:
     """Predicted against true values of the modalities that were held out, beside the mean of the training cells."""
     scores = {}
@@ -154,28 +176,50 @@ def draw(assembly: Assembly, latent: Latent, history: History, out: RunDir) -> l
     losses, embedding = out.figures / "losses.png", out.figures / "embedding.png"
     draw_losses(history.history, losses)
     draw_embedding(xy, columns, embedding, method)
-    return [
+    figures = [
         Figure("Embedding", embedding, f"{len(cells):,} cells, {method} of the shared latent space."),
         Figure("Training", losses, "Negative ELBO and its terms, nats per cell."),
     ]
+    structure = assembly.objective.structure
+    if structure is not None and structure.edges is not None:
+        key = settings.label_key
+        drawn = drawn_edges(structure.edges.among(cells), seed=assembly.config.optim.seed)
+        bridge = out.figures / "bridge_edges.png"
+        draw_bridge_edges(
+            {"shared latent space": Side(cells, xy)},
+            drawn,
+            bridge,
+            labels=source.obs[key].to_numpy() if key in source.obs else None,
+            label_name=key,
+            layout_name=method,
+        )
+        words = f"{len(drawn):,} of {len(structure.edges):,} edges of the bridge {assembly.config.bridge.provider}."
+        figures.append(Figure("Bridge", bridge, words))
+    return figures
 
 
 def patterns(source: Source) -> np.ndarray:
     """Which modalities each cell has, in words."""
-    titles = {m: modality_named(m).title for m in source.modalities}
-    words = np.array(
-        [
-            " + ".join(titles[m] for m in source.modalities if source.has[m][i]) or "none"
-            for i in range(source.n_cells)
-        ]
-    )
+    codes, names = source.patterns()
+    titled = [
+        " + ".join(modality_named(m).title for m in name.split("+")) if name != "none" else name
+        for name in names
+    ]
+    words: np.ndarray = np.array(titled)[codes]
     return words
 
 
 def write_report(
-    assembly: Assembly, history: History, metrics: Mapping[str, Any], figures: list[Figure], out: RunDir
+    assembly: Assembly,
+    history: History,
+    metrics: Mapping[str, Any],
+    figures: list[Figure],
+    out: RunDir,
+    *,
+    aligned: Mapping[str, Any] | None = None,
+    bridged: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write ``report.html``."""
+    """Write ``report.html``; with what the alignment terms and the bridge did, where there are any."""
     path = out / REPORT
     integration_rows = [[name, value] for name, value in metrics["evaluation"]["integration"].items()]
     tables = [
@@ -190,6 +234,20 @@ def write_report(
             [[c.key, json.dumps(c.value), c.reason] for c in assembly.choices],
         ),
         Table("Embedding", ["metric", "value"], integration_rows),
+        Table(
+            "Alignment",
+            ["term", "weight", "first epoch", "last epoch", "after training", "gradient beside the ELBO's"],
+            [
+                [
+                    name,
+                    s["weight"],
+                    *(s[at].get("loss") for at in ("first_epoch", "last_epoch", "final")),
+                    s["last_epoch"].get("grad_norm"),
+                ]
+                for name, s in (aligned or {}).items()
+            ],
+        ),
+        Table("Bridge", ["measure", "value"], [[k, v] for k, v in (bridged or {}).items() if _is_plain(v)]),
         *(
             Table(
                 f"Held-out {modality_named(m).title}",
@@ -213,6 +271,10 @@ def write_report(
         path,
     )
     return path
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float)
 
 
 def headline(metrics: Mapping[str, Any]) -> list[str]:

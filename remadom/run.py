@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from remadom.config.build import Assembly, assemble, build_model, open_source
 from remadom.config.load import Raw, to_yaml, validate
@@ -17,19 +16,31 @@ from remadom.data.loader import Loader
 from remadom.data.prepared import Prepared
 from remadom.errors import InputError
 from remadom.results import (
+    alignment,
+    bridging,
     draw,
-    embed_cells,
     embedding_arrays,
     measure,
     obs_arrays,
     write_report,
 )
 from remadom.train.callbacks import History
+from remadom.train.embedding import embed_cells
 from remadom.train.stopping import check_monitor, monitored
 from remadom.train.trainer import Trainer
 from remadom.utils.checkpoint import load_checkpoint
 from remadom.utils.files import write_text
-from remadom.utils.outputs import CONFIG, EMBEDDINGS, LAST, METRICS, OBS_ARRAYS, RunDir, write_arrays
+from remadom.utils.outputs import (
+    ALIGNMENT,
+    BRIDGE,
+    CONFIG,
+    EMBEDDINGS,
+    LAST,
+    METRICS,
+    OBS_ARRAYS,
+    RunDir,
+    write_arrays,
+)
 from remadom.utils.seed import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -101,14 +112,19 @@ def train(
     out.begin(resume=resume is not None)
     write_text(out / CONFIG, to_yaml(settings))
     validation = assembly.loader(assembly.split.val) if len(assembly.split.val) else None
-    history = trainer.fit(assembly.loader(assembly.split.train, shuffle=True), validation, resume=resume)
+    history = trainer.fit(assembly.training_loader(), validation, resume=resume)
     assembly.objective.load_state_dict(load_checkpoint(out.checkpoint)["model"])
     latent = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells)))
     write_arrays(out / EMBEDDINGS, embedding_arrays(assembly.source.obs_names, latent))
     write_arrays(out / OBS_ARRAYS, obs_arrays(assembly))
     metrics = measure(assembly, latent, history)
+    aligned = alignment(assembly, history) if assembly.objective.terms else None
+    bridged = bridging(assembly)
+    for name, found in ((ALIGNMENT, aligned), (BRIDGE, bridged)):
+        if found is not None:
+            out.write_json(name, found)
     figures = draw(assembly, latent, history, out) if settings.evaluation.figures else []
-    write_report(assembly, history, metrics, figures, out)
+    write_report(assembly, history, metrics, figures, out, aligned=aligned, bridged=bridged)
     out.write_json(METRICS, metrics)
     return Run(out, assembly, history, metrics)
 
@@ -151,8 +167,8 @@ def embed(
     prepared = Prepared.from_state(metadata["prepared"])
     source = open_source(config, data, among=list(prepared.steps))
     model = build_model(config)
-    consume_prefix_in_state_dict_if_present(parts["model"], "model.")  # an objective's weights
-    model.load_state_dict(parts["model"])
+    own = "model."  # an objective's weights: those of heads are not needed
+    model.load_state_dict({k.removeprefix(own): v for k, v in parts["model"].items() if k.startswith(own)})
     source = prepared.apply(source)
     loader = Loader(source, np.arange(source.n_cells), batch_size=config.optim.batch_size)
     return write_arrays(target, embedding_arrays(source.obs_names, embed_cells(model, loader)))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from itertools import pairwise
+from typing import Any
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from remadom.errors import InputError
+from remadom.errors import InputError, nearest
 from remadom.registry import Registry
 
 
@@ -26,6 +27,26 @@ class Schedule(ABC):
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+Scheduled = NonNegativeFloat | dict[str, Any]
+"""A setting that may change over the training: a number, or ``{schedule: name, ...}`` with its parameters."""
+
+
+def schedule_of(value: Scheduled, where: str = "") -> Schedule:
+    """Schedule of a setting: a number is constant.
+
+    Raises
+    ------
+    InputError
+        Unknown schedule, unknown parameter or impossible value; the message starts with ``where``.
+    """
+    if not isinstance(value, dict):
+        return Constant(value=value)
+    params = dict(value)
+    name = params.pop("schedule", "linear")
+    if name not in SCHEDULES:
+        raise InputError(f"{where}.schedule: unknown {name!r}: {nearest(str(name), SCHEDULES)}")
+    return SCHEDULES.build(name, **SCHEDULES.section(name, params, where).model_dump())
 
 
 @SCHEDULES.register("constant")

@@ -18,6 +18,9 @@ def command(
     config_out: Annotated[
         str | None, typer.Option(help="configuration (YAML) to write", show_default=False)
     ] = None,
+    links_out: Annotated[
+        str | None, typer.Option(help="table of genes and their proteins (CSV) to write", show_default=False)
+    ] = None,
     cells: Annotated[int, typer.Option(help="number of cells")] = 1200,
     genes: Annotated[int, typer.Option(help="number of genes")] = 400,
     peaks: Annotated[int, typer.Option(help="number of peaks")] = 600,
@@ -46,6 +49,7 @@ def command(
         out,
         config_out,
         problem,
+        links_out=links_out,
         cells=cells,
         genes=genes,
         peaks=peaks,
@@ -57,8 +61,9 @@ def command(
         seed=seed,
     )
     typer.echo(f"wrote {out}: {len(mock.obs):,} cells, {', '.join(mock.modalities)}")
-    if config_out is not None:
-        typer.echo(f"wrote {config_out}")
+    for written in (config_out, links_out):
+        if written is not None:
+            typer.echo(f"wrote {written}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from remadom.config import components, plan
+from remadom.config import components, plan, terms
 from remadom.config.load import Raw, overlay, validate
 from remadom.config.schema import RunConfig
 from remadom.core.decoders import DECODERS
@@ -19,6 +19,7 @@ from remadom.core.vae import MosaicVAE
 from remadom.data.fit import fit_preprocess
 from remadom.data.loader import Codes, Loader, groups_of, times_of
 from remadom.data.modality import modality_named
+from remadom.data.partners import GroupPartners
 from remadom.data.prepared import Prepared
 from remadom.data.source import Source
 from remadom.data.split import Split, split_cells
@@ -51,19 +52,34 @@ class Assembly:
     time: np.ndarray | None
     model: MosaicVAE
     objective: Objective
+    ties: terms.Ties
 
-    def loader(self, cells: np.ndarray, *, shuffle: bool = False, source: Source | None = None) -> Loader:
-        """Batches of some cells, in the run's batch size and seed."""
-        return Loader(
-            self.source if source is None else source,
-            cells,
-            batch_size=self.config.optim.batch_size,
-            shuffle=shuffle,
-            seed=self.config.optim.seed,
-            groups=self.groups,
-            time=self.time,
-            library=library_of(self.model, self.prepared),
+    def loader(self, cells: np.ndarray) -> Loader:
+        """Batches of some cells, in their order."""
+        return loader_of(self.config, self.source, self.model, self.prepared, self.groups, self.time, cells)
+
+    def training_loader(self) -> Loader:
+        """Shuffled batches of the training cells, with the partners that the terms need."""
+        keys = self.ties.group_keys
+        strata = terms.strata_of(keys, self.groups)
+        loader = loader_of(
+            self.config,
+            self.source,
+            self.model,
+            self.prepared,
+            self.groups,
+            self.time,
+            self.split.train,
+            shuffle=True,
+            strata=strata,
         )
+        at_least = self.config.structure.group_cells
+        for key in keys if at_least else ():
+            partners = GroupPartners(self.groups[key][0], self.split.train, at_least)
+            loader.sampler.partners[f"group.{key}"] = partners
+        if self.objective.structure is not None:
+            self.objective.structure.tell = loader.sampler.partners.__setitem__
+        return loader
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint needs so that the model can be rebuilt and used on other cells."""
@@ -95,7 +111,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     components.check_components(config, where)
     measured = open_source(config, data)
     visible, held_out = hide_held_out(measured, config.evaluation.holdout_key)
-    choices = plan.choose(plan.Facts.of(visible), raw)
+    choices = plan.choose(plan.Facts.of(visible, config.data.batch_key), raw)
     config = validate(plan.apply(choices, raw), where)
     sections = model_sections(config, visible)
     for modality in visible.modalities:
@@ -106,7 +122,8 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     prepared = fit_preprocess(visible, config.data, split.train)
     source = prepared.apply(visible)
     sections = with_sizes(sections, source)
-    groups = groups_of(source, config.data)
+    ties = terms.Ties.of(config)
+    groups, time = groups_of(source, config.data, ties.group_keys), times_of(source, config.data)
     n_batches = len(groups["batch"][1])
     for section in sections["decoders"].values():
         section["conditional_batches"] = section["conditional_batches"] or n_batches
@@ -119,7 +136,14 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.optim.seed, "init"))
         model = build_model(config)
+        terms.connect(ties, config, groups, time)
     start_from_data(model, source, split.train, groups["batch"][0], config.optim.seed)
+    training = loader_of(config, source, model, prepared, groups, time, np.sort(split.train))
+    structure = terms.build_structure(ties, config, source, split.train, groups, model, training)
+    if structure is not None:
+        structure.refresh(
+            0
+        )  # what rests on fixed features: a bridge without edges is told before a run begins
     notes = [*_source_notes(measured, held_out), *prepared.notes]
     return Assembly(
         config=config,
@@ -130,9 +154,12 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
         split=split,
         prepared=prepared,
         groups=groups,
-        time=times_of(source, config.data),
+        time=time,
         model=model,
-        objective=Objective(model, components.beta_schedule(config.model)),
+        objective=Objective(
+            model, components.beta_schedule(config.model), terms.build_terms(ties, config), structure
+        ),
+        ties=ties,
     )
 
 
@@ -218,6 +245,29 @@ def with_sizes(sections: Mapping[str, Any], source: Source) -> dict[str, Any]:
     for modality, section in decoders.items():
         section["out_dim"] = len(source.features[modality])
     return {"encoders": dict(encoders), "decoders": dict(decoders)}
+
+
+def loader_of(
+    config: RunConfig,
+    source: Source,
+    model: MosaicVAE,
+    prepared: Prepared,
+    groups: Mapping[str, Codes],
+    time: np.ndarray | None,
+    cells: np.ndarray,
+    **how: Any,
+) -> Loader:
+    """Batches of some cells, in the run's batch size and seed."""
+    return Loader(
+        source,
+        cells,
+        batch_size=config.optim.batch_size,
+        seed=config.optim.seed,
+        groups=groups,
+        time=time,
+        library=library_of(model, prepared),
+        **how,
+    )
 
 
 def library_of(model: MosaicVAE, prepared: Prepared) -> dict[str, float]:

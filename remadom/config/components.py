@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, TypeVar
 
 from pydantic import PositiveInt, ValidationError, create_model
 
-from remadom.config.schema import ModelSettings, RunConfig
+from remadom.align import HEADS, AlignmentHead
+from remadom.bridges import BRIDGES, Bridge
+from remadom.config.schema import BridgeSettings, HeadSettings, ModelSettings, RunConfig
 from remadom.core.decoders import DECODERS, Decoder
 from remadom.core.encoder import ENCODERS, GaussianEncoder
 from remadom.core.inputs import INPUTS
 from remadom.data.modality import modality_named
 from remadom.errors import InputError, nearest
-from remadom.registry import Section, error_lines
-from remadom.schedule import SCHEDULES, Constant, Schedule
+from remadom.registry import Registry, Section, error_lines
+from remadom.schedule import Schedule, schedule_of
+
+T = TypeVar("T")
 
 
 class EncoderSizes(Section):
@@ -76,9 +81,52 @@ def decoder_section(modality: str, values: dict[str, Any]) -> dict[str, Any]:
     return _validated(decoder_schema(likelihood), {**values, "likelihood": likelihood}, key)
 
 
+def head_kind(name: str, settings: HeadSettings) -> str:
+    """Which head a section of ``alignment`` configures; raises :class:`InputError`."""
+    kind = settings.kind or name
+    if kind not in HEADS:
+        of_kind = "" if settings.kind is None else ".kind"
+        also = "" if settings.kind else "; a section of another name needs kind"
+        raise InputError(f"alignment.{name}{of_kind}: unknown head '{kind}': {nearest(kind, HEADS)}{also}")
+    return kind
+
+
+def build_head(name: str, settings: HeadSettings) -> AlignmentHead:
+    """Head of a section of ``alignment``, not yet connected to data; raises :class:`InputError`."""
+    kind, where = head_kind(name, settings), f"alignment.{name}.params"
+    section = HEADS.section(kind, settings.params, where)
+    return _built(HEADS, kind, section, where)
+
+
+def build_bridge(settings: BridgeSettings) -> Bridge | None:
+    """The configured bridge, if any; raises :class:`InputError`, for a block that is not used too."""
+    for name, block in settings.blocks.items():
+        if name not in BRIDGES:
+            known = {*BRIDGES, *BridgeSettings.model_fields}
+            raise InputError(f"bridge: unknown key '{name}': {nearest(name, known)}")
+        BRIDGES.section(name, block, f"bridge.{name}")
+    if settings.provider is None:
+        return None
+    if settings.provider not in BRIDGES:
+        raise InputError(
+            f"bridge.provider: unknown '{settings.provider}': {nearest(settings.provider, BRIDGES)}"
+        )
+    where = f"bridge.{settings.provider}"
+    section = BRIDGES.section(settings.provider, settings.blocks.get(settings.provider), where)
+    return _built(BRIDGES, settings.provider, section, where)
+
+
+def _built(registry: Registry[T], name: str, section: Section, where: str) -> T:
+    """A component of a validated section; an error of its own names the section."""
+    try:
+        return registry.build(name, **{key: getattr(section, key) for key in type(section).model_fields})
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
 def check_components(config: RunConfig, where: str = "") -> None:
     """Validate the component sections of a configuration; raises :class:`InputError` with every problem."""
-    problems = []
+    problems: list[str] = []
     checks = [
         *((encoder_section, m, values) for m, values in config.model.encoders.items()),
         *((decoder_section, m, values) for m, values in config.model.decoders.items()),
@@ -90,10 +138,18 @@ def check_components(config: RunConfig, where: str = "") -> None:
                 check(modality, values)
         except InputError as error:
             problems.append(str(error))
-    try:
-        beta_schedule(config.model)
-    except InputError as error:
-        problems.append(str(error))
+    others: list[Callable[[], object]] = [
+        partial(beta_schedule, config.model),
+        partial(schedule_of, config.structure.laplacian_lambda, "structure.laplacian_lambda"),
+        partial(schedule_of, config.bridge.weight, "bridge.weight"),
+        partial(build_bridge, config.bridge),
+        *(partial(build_head, name, settings) for name, settings in config.alignment.items()),
+    ]
+    for other in others:
+        try:
+            other()
+        except InputError as error:
+            problems.append(str(error))
     if problems:
         file = f"{where}: " if where else ""
         raise InputError("\n".join(file + line for problem in problems for line in problem.splitlines()))
@@ -116,14 +172,8 @@ def build_decoder(section: dict[str, Any], latent_dim: int) -> Decoder:
 
 
 def beta_schedule(model: ModelSettings) -> Schedule:
-    """Schedule of the KL weight: a number is constant; raises :class:`InputError`."""
-    if not isinstance(model.beta, dict):
-        return Constant(value=model.beta)
-    params = dict(model.beta)
-    name = params.pop("schedule", "linear")
-    if name not in SCHEDULES:
-        raise InputError(f"model.beta.schedule: unknown {name!r}: {nearest(str(name), SCHEDULES)}")
-    return SCHEDULES.build(name, **SCHEDULES.section(name, params, "model.beta").model_dump())
+    """Schedule of the KL weight; raises :class:`InputError`."""
+    return schedule_of(model.beta, "model.beta")
 
 
 def json_schema() -> dict[str, Any]:
@@ -140,6 +190,16 @@ def json_schema() -> dict[str, Any]:
     nothing = {"type": "null"}
     model["encoders"]["additionalProperties"] = {"anyOf": [encoder, nothing]}
     model["decoders"]["additionalProperties"] = {"anyOf": [*decoders, nothing]}
+    alignment, bridge = schema["$defs"]["HeadSettings"], schema["$defs"]["BridgeSettings"]
+    alignment["properties"]["kind"]["enum"] = [*HEADS, None]
+    heads = [HEADS.schema(name).model_json_schema() for name in HEADS]
+    blocks = {name: BRIDGES.schema(name).model_json_schema() for name in BRIDGES}
+    for part in (*heads, *blocks.values()):
+        schema["$defs"].update(part.pop("$defs", {}))
+    alignment["properties"]["params"]["anyOf"] = heads
+    bridge["properties"] |= blocks
+    bridge["properties"]["provider"]["enum"] = [*BRIDGES, None]
+    bridge["additionalProperties"] = False
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "remadom run configuration"
     return schema

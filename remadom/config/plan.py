@@ -31,8 +31,11 @@ class Facts:
     shared: int
     """Cells that have more than one modality."""
 
+    batches: int = 1
+    """Batches that the obs column of the configuration tells apart."""
+
     @classmethod
-    def of(cls, source: Source) -> Facts:
+    def of(cls, source: Source, batch_key: str) -> Facts:
         """Facts of a source."""
         count = np.sum([source.has[m] for m in source.modalities], axis=0)
         return cls(
@@ -40,6 +43,7 @@ class Facts:
             features={m: len(source.features[m]) for m in source.modalities},
             has={m: int(source.has[m].sum()) for m in source.modalities},
             shared=int((count > 1).sum()),
+            batches=source.obs[batch_key].nunique() if batch_key in source.obs else 1,
         )
 
 
@@ -120,6 +124,16 @@ def _dropout(facts: Facts, config: RunConfig) -> Iterator[Choice]:
         )
 
 
+def _alignment(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    if facts.batches > 1:
+        heads: dict[str, Any] = {"mmd": {"enabled": True, "params": {"weight": 0.3, "group_key": "batch"}}}
+        reason = f"{facts.batches:,} batches: their cells are to mix ({{}} leaves them as they are)"
+        if facts.shared:
+            heads["posterior"] = {"enabled": True, "params": {"weight": 0.02}}
+            reason += "; modalities of a cell are to agree"
+        yield Choice("alignment", heads, reason)
+
+
 RULES: tuple[Rule, ...] = (
     _batch_size,
     _epochs,
@@ -129,6 +143,7 @@ RULES: tuple[Rule, ...] = (
     _genes,
     _peaks,
     _dropout,
+    _alignment,
 )
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from remadom.data.settings import DataSettings
 from remadom.registry import Section
+from remadom.schedule import Scheduled
 from remadom.train.settings import LoggingSettings, OptimSettings
 
 
@@ -56,7 +57,7 @@ class ModelSettings(_WithLaterKeys):
     """Temperature of each modality in the product of experts: above 1 trusts it less. A mapping by name, or a
     list in the order of the modalities."""
 
-    beta: NonNegativeFloat | dict[str, Any] = {"schedule": "linear", "start": 0.0, "end": 1.0, "epochs": 20.0}
+    beta: Scheduled = {"schedule": "linear", "start": 0.0, "end": 1.0, "epochs": 20.0}
     """Weight of the KL term: a number, or a schedule by name with its parameters, in epochs."""
 
     modality_dropout: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
@@ -66,81 +67,93 @@ class ModelSettings(_WithLaterKeys):
     """Weight of each modality's reconstruction; 1 where it is not named."""
 
 
-class HeadSettings(_WithLaterKeys):
-    """An alignment head (a later version)."""
+class HeadSettings(Section):
+    """An alignment head."""
 
-    enabled: Annotated[bool, Later()] = False
-    """Whether the head is trained (a later version)."""
+    enabled: bool = False
+    """Whether the head is trained."""
 
-    params: Annotated[dict[str, Any], Later()] = {}
-    """Parameters of the head (a later version)."""
+    kind: str | None = None
+    """Which head; null is the one that the section is named after. Two of one kind have sections of other names."""
 
-
-class AlignmentSettings(Section):
-    """Alignment heads (a later version)."""
-
-    mmd: HeadSettings = HeadSettings()
-    """Kernel maximum mean discrepancy."""
-
-    sinkhorn: HeadSettings = HeadSettings()
-    """Sinkhorn divergence."""
-
-    ot: HeadSettings = HeadSettings()
-    """Optimal transport plans."""
-
-    gw: HeadSettings = HeadSettings()
-    """Gromov-Wasserstein."""
-
-    crossgraph: HeadSettings = HeadSettings()
-    """Cross-graph correspondences."""
-
-    temporal: HeadSettings = HeadSettings()
-    """Temporal couplings."""
+    params: dict[str, Any] = {}
+    """Parameters of the head (see the page of components)."""
 
 
-class StructureSettings(_WithLaterKeys):
-    """The kNN graph and its Laplacian penalty (a later version)."""
+class StructureSettings(Section):
+    """The kNN graph, its Laplacian penalty, and how edges and groups reach the batches."""
 
-    laplacian_enabled: Annotated[bool, Later()] = False
-    """Whether the penalty is added (a later version)."""
+    laplacian_enabled: bool = False
+    """Whether the penalty on the distances between neighbors is added."""
 
-    laplacian_lambda: Annotated[NonNegativeFloat, Later()] = 0.0
-    """Its weight (a later version)."""
+    laplacian_lambda: Scheduled = 0.001
+    """Its weight, as a share of the reconstruction loss: a number or a schedule."""
 
-    laplacian_normalized: Annotated[bool, Later()] = False
-    """Whether the Laplacian is normalized (a later version)."""
+    laplacian_normalized: bool = False
+    """Whether the Laplacian is normalized by the degrees."""
 
-    graph_backend: Annotated[Literal["faiss", "hnsw", "numpy"] | None, Later()] = None
-    """Nearest-neighbor backend (a later version)."""
+    graph_source: str = "latent"
+    """What the graph is built from: the latent, or a modality's own features."""
 
-    graph_metric: Annotated[Literal["euclidean", "cosine"] | None, Later()] = None
-    """Distance of the graph (a later version)."""
+    graph_k: PositiveInt = 15
+    """Neighbors of a cell."""
+
+    graph_metric: Literal["euclidean", "cosine"] = "euclidean"
+    """Distance between cells."""
+
+    graph_backend: Literal["faiss", "hnsw", "numpy"] | None = None
+    """Nearest-neighbor backend; null takes faiss where it is installed, else numpy."""
+
+    graph_mutual: bool = False
+    """Keep only neighbors that are so for each other."""
+
+    graph_weights: Literal["connectivity", "gaussian"] = "connectivity"
+    """Weights of the edges: all 1, or falling with the distance."""
+
+    refresh: PositiveInt = 5
+    """Epochs between two graphs of the latent."""
+
+    partners: NonNegativeInt = 1
+    """Edges of each kind along which a seed draws a partner into its batch; 0 draws none."""
+
+    group_cells: NonNegativeInt = 32
+    """Cells of each compared group that a batch has at least, as far as the group has them; 0 adds none."""
 
 
-class MNNSettings(_WithLaterKeys):
-    """Mutual nearest neighbors (a later version)."""
+class BridgeSettings(Section):
+    """Where correspondences between cells come from; each provider has a block of its own name beside these keys."""
 
-    k: Annotated[PositiveInt | None, Later()] = None
-    """Neighbors (a later version)."""
+    model_config = ConfigDict(extra="allow")
 
-    metric: Annotated[Literal["euclidean", "cosine"] | None, Later()] = None
-    """Distance (a later version)."""
+    provider: str | None = None
+    """Which bridge finds the edges; null has none."""
 
-    ann_backend: Annotated[Literal["faiss", "hnsw", "numpy"] | None, Later()] = None
-    """Nearest-neighbor backend (a later version)."""
+    refresh: PositiveInt = 5
+    """Epochs between two sets of edges, where the bridge looks at the latent."""
 
+    weight: Scheduled = 0.01
+    """Weight of the distance along the edges, as a share of the reconstruction loss: a number or a schedule."""
 
-class BridgeSettings(_WithLaterKeys):
-    """Bridges between batches or modalities (a later version)."""
+    seeds: str | None = None
+    """Known pairs, for the provider that grows them: a CSV file with two columns of cell names, or a column of obs
+    whose equal values pair cells."""
 
-    provider: Annotated[str | None, Later()] = None
-    """Where correspondences come from (a later version)."""
+    normalize: bool = False
+    """Divide the weight of an edge by the root of its ends' degrees."""
 
-    refresh: Annotated[PositiveInt | None, Later()] = None
-    """Epochs between rebuilds (a later version)."""
+    max_edges: PositiveInt | None = None
+    """Keep this many of the strongest edges."""
 
-    mnn: MNNSettings = MNNSettings()
-    """Mutual nearest neighbors."""
+    min_agreement: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
+    """Keep edges that this share of the edges of neighboring cells agrees with."""
+
+    groups: list[tuple[str, str]] | None = None
+    """Pairs of batches that may be joined; null allows all."""
+
+    @property
+    def blocks(self) -> dict[str, Any]:
+        """Blocks of the providers."""
+        return dict(self.model_extra or {})
 
 
 class EvaluationSettings(Section):
@@ -168,8 +181,8 @@ class RunConfig(Section):
     model: ModelSettings = ModelSettings()
     """The generative model."""
 
-    alignment: AlignmentSettings = AlignmentSettings()
-    """Alignment heads."""
+    alignment: dict[str, HeadSettings] = {}
+    """Alignment heads by name."""
 
     structure: StructureSettings = StructureSettings()
     """Graph regularization."""

@@ -115,7 +115,32 @@ def mock_config(mock: MockData, path: str | Path) -> dict[str, Any]:
     }
 
 
-def write_mock(path: str | Path, config_out: str | Path | None, problem: str, **options: Any) -> MockData:
+def feature_links(mock: MockData) -> pd.DataFrame:
+    """Table of each protein and the gene that follows it best in all cells, as a vendor's table names them.
+
+    Raises
+    ------
+    InputError
+        The mock has no RNA or no proteins.
+    """
+    if not {"rna", "adt"} <= set(mock.modalities):
+        raise InputError(f"links tie genes to proteins; the mock has {', '.join(mock.modalities)}")
+    scores = []
+    for modality in ("rna", "adt"):
+        logs = np.log1p(np.asarray(mock.truth[modality].todense()))
+        scores.append((logs - logs.mean(0)) / np.maximum(logs.std(0), 1e-9))
+    gene = (scores[0].T @ scores[1]).argmax(0)
+    return pd.DataFrame({"gene": mock.names["rna"][gene], "protein": mock.names["adt"]})
+
+
+def write_mock(
+    path: str | Path,
+    config_out: str | Path | None,
+    problem: str,
+    *,
+    links_out: str | Path | None = None,
+    **options: Any,
+) -> MockData:
     """Generate a data set and write it, and its configuration, creating their folders where missing.
 
     Parameters
@@ -124,6 +149,8 @@ def write_mock(path: str | Path, config_out: str | Path | None, problem: str, **
         The data: ``.h5ad`` (:func:`to_anndata`) or ``.h5mu`` (:func:`to_mudata`).
     config_out
         The configuration (YAML); ``None`` writes none.
+    links_out
+        A table of genes and the proteins that they stand for (CSV); ``None`` writes none.
     problem, options
         As in :func:`generate`.
 
@@ -141,6 +168,9 @@ def write_mock(path: str | Path, config_out: str | Path | None, problem: str, **
         if config_out is not None:
             Path(config_out).parent.mkdir(parents=True, exist_ok=True)
             Path(config_out).write_text(yaml.safe_dump(mock_config(mock, path), sort_keys=False))
+        if links_out is not None:
+            Path(links_out).parent.mkdir(parents=True, exist_ok=True)
+            feature_links(mock).to_csv(links_out, index=False)
     except OSError as error:
         raise InputError(f"cannot write the mock data set: {error}") from error
     return mock

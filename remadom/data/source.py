@@ -238,6 +238,15 @@ class Source:
             return np.zeros(self.n_cells, dtype=np.int64), ("all",)
         return group_codes(column_of(self.obs, key))
 
+    def patterns(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Which modalities the cells have: the code of each cell, int64, and the names, such as ``rna+adt``."""
+        bits = sum(self.has[m].astype(np.int64) << i for i, m in enumerate(self.modalities))
+        found, codes = np.unique(bits, return_inverse=True)
+        names = [
+            "+".join(m for i, m in enumerate(self.modalities) if bit >> i & 1) or "none" for bit in found
+        ]
+        return codes.astype(np.int64), tuple(names)
+
     def values(self, key: str, *, required: bool) -> np.ndarray | None:
         """Numbers of the cells by a column of obs, float32: NaN for a cell without a value.
 

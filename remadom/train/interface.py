@@ -45,3 +45,20 @@ class Reorders(Protocol):
     def set_epoch(self, epoch: int, /) -> None:
         """Take the number of the epoch, from 0."""
         ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """An objective with something to do around an epoch and after a backward pass."""
+
+    def begin_epoch(self, epoch: int, /) -> None:
+        """Take the number of the epoch that begins, from 0."""
+        ...
+
+    def end_epoch(self, means: Mapping[str, float], /) -> None:
+        """Take the means of the epoch's scalars."""
+        ...
+
+    def gradients(self) -> Logs:
+        """Scalars that are known after the backward pass."""
+        ...

@@ -18,7 +18,7 @@ from remadom.errors import InputError, TrainingDiverged
 from remadom.train.callbacks import History
 from remadom.train.divergence import Health, explain
 from remadom.train.folder import RunFolder
-from remadom.train.interface import Reorders, Trainable
+from remadom.train.interface import Reorders, Staged, Trainable
 from remadom.train.meter import Meter
 from remadom.train.optim import choose_device, choose_precision
 from remadom.train.progress import Progress, show_progress
@@ -72,6 +72,7 @@ class Trainer:
         self.eager = self.device.type != "cuda" or optim.detect_anomaly  # whether to read each loss at once
         objective.to(self.device)
         self.objective, self.optim, self.logging, self.cell_names = objective, optim, logging, cell_names
+        self.staged = objective if isinstance(objective, Staged) else None
         self.folder = RunFolder(None if run_dir is None else Path(run_dir), logging, metadata or {})
         self.state = State(objective, optim, self.device, self.half)
 
@@ -129,12 +130,16 @@ class Trainer:
     ) -> None:
         state = self.state
         state.rate.begin(state.epoch)
+        if self.staged is not None:
+            self.staged.begin_epoch(state.epoch)
         meter = Meter(self.device)
         started = time.perf_counter()
         self._train(train_loader, meter, progress)
         last = meter.read()
         seconds = time.perf_counter() - started
         train = meter.epoch()
+        if self.staged is not None:
+            self.staged.end_epoch(train)
         val = {} if val_loader is None else self._validate(val_loader)
         val_logs = {f"val.{name}": value for name, value in val.items()}
         self.folder.row(state, last | val_logs)
@@ -191,6 +196,8 @@ class Trainer:
             scaler.update()
             state.step += 1
             health.end_step()
+            if self.staged is not None:
+                scalars |= self.staged.gradients()
             meter.add(scalars, int(batch.seed.sum()))
             progress.step()
 

@@ -17,12 +17,28 @@ CONFIG = "config.resolved.yaml"
 METRICS = "metrics.final.json"
 EMBEDDINGS = "embeddings.npz"
 OBS_ARRAYS = "obs_arrays.npz"
+ALIGNMENT = "alignment_metrics.json"
+BRIDGE = "bridge_metrics.json"
 REPORT = "report.html"
 LAST, LAST_TOO = "checkpoint.last.pt", "last.pt"
 BEST, BEST_TOO = "checkpoint.best.pt", "best.pt"
 LOG = "train_log.csv"
 HISTORY = "train_history.json"
-OUTPUTS = (CONFIG, METRICS, EMBEDDINGS, OBS_ARRAYS, REPORT, LAST, LAST_TOO, BEST, BEST_TOO, LOG, HISTORY)
+OUTPUTS = (
+    CONFIG,
+    METRICS,
+    EMBEDDINGS,
+    OBS_ARRAYS,
+    ALIGNMENT,
+    BRIDGE,
+    REPORT,
+    LAST,
+    LAST_TOO,
+    BEST,
+    BEST_TOO,
+    LOG,
+    HISTORY,
+)
 
 
 class RunDir:

@@ -163,7 +163,10 @@ BAD_INPUT = {
     "split words": (lambda: save(counts(), part=["a"] * 20), ["data.split_key=part"], "part"),
     "unknown key": (lambda: save(counts()), ["optim.epoch=3"], "did you mean 'epochs'"),
     "impossible value": (lambda: save(counts()), ["optim.lr=0"], "greater than 0"),
-    "a later feature": (lambda: save(counts()), ["alignment.mmd.enabled=true"], "later version"),
+    "a later feature": (lambda: save(counts()), ["model.latent_tech=4"], "later version"),
+    "one batch to align": (lambda: save(counts()), ["alignment.mmd.enabled=true"], "has one group of batch"),
+    "an unknown head": (lambda: save(counts()), ["alignment.mdm.enabled=true"], "did you mean 'mmd'"),
+    "a bridge without what it needs": (lambda: save(counts()), ["bridge.provider=linmap"], "modalit"),
     "too many components": (
         lambda: (write_mock("lsi.h5mu", None, "paired", **SMALL), "lsi.h5mu")[1],
         ["data.preprocess.atac.lsi.enabled=true", "data.preprocess.atac.lsi.n_components=500"],

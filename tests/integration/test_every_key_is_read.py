@@ -12,7 +12,7 @@ from test_phase1_training import mock
 from remadom import run
 from remadom.config.components import DecoderSizes, EncoderSizes
 from remadom.config.load import overlay
-from remadom.config.schema import Later, RunConfig
+from remadom.config.schema import HeadSettings, Later, RunConfig
 from remadom.core.decoders import DECODERS
 from remadom.core.encoder import ENCODERS
 from remadom.core.inputs import INPUTS
@@ -47,6 +47,11 @@ RUNS = [
     {"optim": {"scheduler": {"name": "step"}, "amp": {"enabled": True}, "early_stopping": {"enabled": True}}},
     {"optim": {"scheduler": {"name": "plateau"}}, "logging": {"tensorboard": True}},
     {
+        "alignment": {"by_batch": {"kind": "mmd", "enabled": True, "params": {"weight": 0.1}}},
+        "structure": {"laplacian_enabled": True, "graph_backend": "numpy"},
+        "bridge": {"provider": "seeded", "seeds": "cell_type", "groups": [["batch_1", "batch_2"]]},
+    },
+    {
         "optim": {"scheduler": {"name": "cosine"}},
         "data": {"preprocess": {"rna": {"hvg": 20}, "atac": {"lsi": {"enabled": True, "n_components": 5}}}},
     },
@@ -70,7 +75,8 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Section, "__getattribute__", recording)
         run.train(raw)
         monkeypatch.undo()
-    unread = [key for key, holder in leaves(RunConfig).items() if holder not in read]
+    known = leaves(RunConfig) | leaves(HeadSettings, "alignment.<head>.")
+    unread = [key for key, holder in known.items() if holder not in read]
     assert unread == []
 
 

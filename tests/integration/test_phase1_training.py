@@ -18,6 +18,7 @@ from remadom.data.mock_cells import PROBLEMS
 from remadom.errors import InputError
 from remadom.results import headline
 from remadom.utils.outputs import (
+    ALIGNMENT,
     BEST,
     BEST_TOO,
     CONFIG,
@@ -58,7 +59,7 @@ def test_outputs_are_all_there_in_both_spellings(tmp_path: Path):
     names = {p.name for p in done.dir.path.iterdir()}
     assert names == {
         CONFIG, METRICS, EMBEDDINGS, OBS_ARRAYS, REPORT, LAST, LAST_TOO, BEST, BEST_TOO,
-        "train_log.csv", "train_history.json", "figures",
+        ALIGNMENT, "train_log.csv", "train_history.json", "figures",
     }  # fmt: skip
     assert (done.dir / LAST).samefile(done.dir / LAST_TOO)
     assert (done.dir / BEST).samefile(done.dir / BEST_TOO)
@@ -191,6 +192,7 @@ def test_the_batch_is_removed_by_the_decoders(tmp_path: Path):
     """Without conditioning the latent space must carry the batch; with it, it need not."""
     raw = mock(tmp_path, "paired", modalities=["rna"], cells=600, genes=100, difficulty=0.7)
     raw = overlay(raw, {"optim": {"epochs": 40, "batch_size": 64}, "evaluation": {"figures": False}})
+    raw["alignment"] = {}  # no head does their work
     conditioned = run.train(raw).metrics["evaluation"]["integration"]
     blind = overlay(raw, {"model": {"decoders": {"rna": {"conditional_batches": 1}}}})
     blind["logging"] = {"run_dir": str(tmp_path / "blind")}
@@ -216,7 +218,7 @@ def test_a_count_likelihood_scales_with_the_library_of_its_own_modality(tmp_path
         raw, {"model": {"decoders": {"adt": {"likelihood": "zinb"}}}, "evaluation": {"figures": False}}
     )
     assembly = run.train(raw).assembly
-    batch = assembly.loader(assembly.split.train).batch(assembly.split.train[:8])
+    batch = next(iter(assembly.loader(assembly.split.train[:8])))
     torch.testing.assert_close(batch.library["adt"], batch.x["adt"].totals())
     means = assembly.model.decode(assembly.model.embed(batch).z_bio, batch)["adt"].mu
     torch.testing.assert_close(means.sum(1), batch.library["adt"], rtol=1e-4, atol=1e-3)

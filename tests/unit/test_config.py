@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from remadom.align import HEADS
+from remadom.bridges import BRIDGES
 from remadom.config.components import beta_schedule, check_components, json_schema
 from remadom.config.load import gather, merge_bullets, overlay, parse_override, read_config, to_yaml, validate
-from remadom.config.schema import Later, RunConfig
+from remadom.config.schema import HeadSettings, Later, RunConfig
 from remadom.errors import InputError
 from remadom.registry import Section
 
@@ -133,7 +135,6 @@ def later_fields(model: type[Section], prefix: str = "") -> list[str]:
 
 def test_keys_of_later_features_are_refused_with_that_word():
     keys = later_fields(RunConfig)
-    assert "alignment.mmd.enabled" in keys
     assert "model.latent_tech" in keys
     for key in keys:
         for value in ("true", "2", "0.5", "faiss", "cosine", "{weight: 0.1}"):
@@ -144,7 +145,7 @@ def test_keys_of_later_features_are_refused_with_that_word():
                     break
         else:
             raise AssertionError(f"{key} is not refused")
-    validate({"alignment": {"mmd": {"enabled": False}}, "model": {"latent_tech": 0}})
+    validate({"model": {"latent_tech": 0}})
 
 
 def test_the_guides_keys_exist():
@@ -163,7 +164,11 @@ def test_the_guides_keys_exist():
     optim.early_stopping.patience optim.early_stopping.min_delta
     logging.run_dir logging.log_interval logging.tensorboard
     """
+    alignment = {f"alignment.{head}.{key}" for head in HEADS for key in HeadSettings.model_fields}
+    bridges = {f"bridge.{name}.{key}" for name in BRIDGES for key in BRIDGES.schema(name).model_fields}
     for key in guide.split():
+        if key in alignment | bridges:
+            continue
         section: type = RunConfig
         for name in key.split("."):
             assert name in section.model_fields, key

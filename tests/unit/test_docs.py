@@ -18,10 +18,12 @@ import pytest
 import typer
 import yaml
 
+from remadom.align import HEADS
+from remadom.bridges import BRIDGES
 from remadom.cli.app import app
 from remadom.config.components import check_components, decoder_schema, encoder_schema
 from remadom.config.load import gather, merge_bullets, validate
-from remadom.config.schema import RunConfig
+from remadom.config.schema import HeadSettings, RunConfig
 from remadom.core.decoders import DECODERS
 from remadom.data.modality import MODALITIES
 from remadom.eval.metrics import embedding_metrics, imputation_metrics
@@ -146,6 +148,12 @@ def known_keys() -> set[str]:
         mappings = ("model.encoders", "model.decoders", "model.fusion_temps", "model.modality_weights")
         keys |= {f"{mapping}.{modality}" for mapping in (*mappings, "data.keys")}
     keys |= {f"model.beta.{key}" for name in SCHEDULES for key in SCHEDULES.schema(name).model_fields}
+    for head in (*HEADS, "<head>"):
+        keys |= {f"alignment.{head}", *(f"alignment.{head}.{key}" for key in HeadSettings.model_fields)}
+    for name in HEADS:
+        keys |= {f"alignment.{name}.params.{key}" for key in HEADS.schema(name).model_fields}
+    for name in BRIDGES:
+        keys |= {f"bridge.{name}", *(f"bridge.{name}.{key}" for key in BRIDGES.schema(name).model_fields)}
     return keys | {"model.beta.schedule"}
 
 

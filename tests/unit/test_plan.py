@@ -8,7 +8,11 @@ from remadom.config.load import overlay, validate
 from remadom.config.plan import RULES, Facts, apply, choose
 
 CITE = Facts(
-    n_cells=10_000, features={"rna": 30_000, "adt": 100}, has={"rna": 10_000, "adt": 6000}, shared=6000
+    n_cells=10_000,
+    features={"rna": 30_000, "adt": 100},
+    has={"rna": 10_000, "adt": 6000},
+    shared=6000,
+    batches=3,
 )
 ATAC = Facts(n_cells=2000, features={"atac": 120_000}, has={"atac": 2000}, shared=0)
 
@@ -30,8 +34,9 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "model.decoders.atac.lowrank",
         "data.preprocess.rna.hvg",
         "data.preprocess.atac.n_top",
+        "alignment",
     }
-    assert len(RULES) == 8
+    assert len(RULES) == 9
 
 
 def test_what_is_given_is_kept_and_the_rest_follows_it():
@@ -52,6 +57,8 @@ def test_what_is_given_is_kept_and_the_rest_follows_it():
         (CITE, {"optim": {"early_stopping": {"enabled": False}}}, "optim.early_stopping"),
         (CITE, {"data": {"val_fraction": 0.0}}, "optim.early_stopping"),
         (CITE, {"model": {"beta": 1.0}}, "model.beta"),
+        (CITE, {"alignment": {}}, "alignment"),
+        (CITE, {"alignment": {"ot": {"enabled": True}}}, "alignment"),
         (CITE, {"model": {"encoders": {"rna": {"in_dim": 30_000}}}}, "data.preprocess.rna.hvg"),
         (ATAC, {"model": {"decoders": {"atac": {"out_dim": 120_000}}}}, "data.preprocess.atac.n_top"),
         (ATAC, {"model": {"decoders": {"atac": {"likelihood": "zinb"}}}}, "model.decoders.atac.lowrank"),

@@ -1,0 +1,41 @@
+"""The bridge penalty: cells that correspond are near in the latent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from remadom.solvers.spread import mean_square
+from remadom.types import BridgeEdges, Logs
+
+
+class BridgePenalty(nn.Module):
+    """Mean squared latent distance of the ends of the edges, as a multiple of that of two cells drawn at random.
+
+    ``loss = sum_e w_e c_e |z_src - z_dst|^2 / sum_e w_e c_e / (2 trace cov z)``, over the cells of the batch: the same
+    for any scale of the weights, however many edges there are, and for any scale of the latent, so that wrong
+    edges cannot make it shrink to a point.
+    """
+
+    def forward(self, z_bio: Tensor, edges: BridgeEdges) -> tuple[Tensor, Logs]:
+        """Penalty of the latent on edges between the same cells.
+
+        Parameters
+        ----------
+        z_bio
+            Cell x latent; half precision is computed in float32.
+        edges
+            Edges among these cells on the device of the latent: whole, or ``edges.induced(batch.index)``.
+
+        Returns
+        -------
+        tuple
+            The loss (a scalar; 0 with gradient 0 where no edge has weight) and the log ``n_edges``.
+        """
+        assert len(z_bio) == edges.n_cells, (len(z_bio), edges.n_cells)
+        z = z_bio.to(torch.promote_types(z_bio.dtype, torch.float32))
+        weight = edges.weight * edges.confidence
+        squared = (z[edges.src] - z[edges.dst]).square().sum(1)
+        total = weight.sum()
+        loss = (weight * squared).sum() / total.where(total > 0, torch.ones_like(total)) / mean_square(z)
+        return loss, {"n_edges": torch.full((), float(len(edges)), device=z_bio.device)}

@@ -78,7 +78,7 @@ class Assembly:
             partners = GroupPartners(self.groups[key][0], self.split.train, at_least)
             loader.sampler.partners[f"group.{key}"] = partners
         if self.objective.structure is not None:
-            self.objective.structure.tell = loader.sampler.partners.__setitem__
+            self.objective.structure.attach(loader.sampler.partners.__setitem__)
         return loader
 
     def metadata(self) -> dict[str, Any]:

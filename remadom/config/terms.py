@@ -134,6 +134,7 @@ def build_structure(
             max_edges=config.bridge.max_edges,
             normalize=config.bridge.normalize,
         ),
+        bridge_follows="z_bio" in reads or (agreement and not fixed),
         bridge_refresh=config.bridge.refresh,
         features=_feature_tables(views, source.n_cells) if ties.needs("features") else None,
         partners=settings.partners,

@@ -52,8 +52,10 @@ class Structure(nn.Module):
         What the bridge may read that does not change (see ``remadom.bridges.base.INPUTS``).
     finish
         What is done with the edges that the bridge found, called with them and ``graph``.
+    bridge_follows
+        Whether the edges depend on the latent.
     bridge_refresh
-        Epochs between two sets of edges.
+        Epochs between two sets of edges, where they do.
     features
         Fixed features of each modality for the heads, cell x component, zero where a cell lacks the modality.
     partners
@@ -72,6 +74,7 @@ class Structure(nn.Module):
         bridge: Bridge | None = None,
         bridge_inputs: Mapping[str, Any] | None = None,
         finish: Callable[..., BridgeEdges] = filter_edges,
+        bridge_follows: bool = True,
         bridge_refresh: int = 5,
         features: Mapping[str, Tensor] | None = None,
         partners: int = 1,
@@ -80,12 +83,17 @@ class Structure(nn.Module):
         self.cells, self.n_cells, self.embed = cells, n_cells, embed
         self.builder, self.graph_features, self.graph_refresh = graph, graph_features, graph_refresh
         self.bridge, self.bridge_inputs = bridge, dict(bridge_inputs or {})
-        self.finish, self.bridge_refresh = finish, bridge_refresh
+        self.finish, self.bridge_follows, self.bridge_refresh = finish, bridge_follows, bridge_refresh
         self.features, self.per_seed = dict(features or {}), partners
         self.graph: SparseGraph | None = None
         self.edges: BridgeEdges | None = None
         self.history: list[dict[str, int | float]] = []
-        self.tell: Callable[[str, Partners], None] = lambda name, partners: None
+        self._tell: Callable[[str, Partners], None] | None = None
+        self._told = False
+
+    def attach(self, tell: Callable[[str, Partners], None]) -> None:
+        """Hand every new set of edges to a sampler from the next refresh on."""
+        self._tell, self._told = tell, False
 
     @property
     def built(self) -> bool:
@@ -107,11 +115,13 @@ class Structure(nn.Module):
                 assert points is not None
                 cells = torch.from_numpy(self.cells)
                 self.graph = self.builder.build(points, cells=cells, n_cells=self.n_cells)
-        if self.bridge is not None:
-            follows = "z_bio" in self.bridge.inputs()
-            if _due(epoch, follows, self.bridge_refresh, self.edges is None):
-                self._rebuild(epoch, self.embed() if follows and latent is None else latent)
-        self._tell()
+                self._told = False
+        if self.bridge is not None and _due(
+            epoch, self.bridge_follows, self.bridge_refresh, self.edges is None
+        ):
+            self._rebuild(epoch, self.embed() if self.bridge_follows and latent is None else latent)
+        if self._tell is not None and not self._told:
+            self._hand_over(self._tell)
 
     def _rebuild(self, epoch: int, latent: Tensor | None) -> None:
         assert self.bridge is not None
@@ -126,14 +136,15 @@ class Structure(nn.Module):
         if self.edges is not None:
             record["kept"] = shared_share(self.edges, edges)
         self.history.append(record)
-        self.edges = edges
+        self.edges, self._told = edges, False
         logger.info("bridge: %d edges over %.0f%% of the cells", len(edges), 100 * record["coverage"])
 
-    def _tell(self) -> None:
+    def _hand_over(self, tell: Callable[[str, Partners], None]) -> None:
         """Hand what has edges to the sampler."""
+        self._told = True
         if self.graph is not None:
             indptr, indices = self.graph.indptr.cpu().numpy(), self.graph.indices.cpu().numpy()
-            self.tell("graph", EdgePartners(indptr, indices, self.per_seed))
+            tell("graph", EdgePartners(indptr, indices, self.per_seed))
         if self.edges is not None:
             src, dst = self.edges.src.cpu().numpy(), self.edges.dst.cpu().numpy()
             ends = np.concatenate([src, dst]), np.concatenate([dst, src])
@@ -141,18 +152,18 @@ class Structure(nn.Module):
             partners = EdgePartners(
                 both.indptr.astype(np.int64), both.indices.astype(np.int64), self.per_seed
             )
-            self.tell("bridge", partners)
+            tell("bridge", partners)
 
     def induced(self, index: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
         """What the terms read of this, for the cells of a batch; there are no edges before the first refresh."""
         device = index.device
         given: dict[str, Any] = {}
         if "graph" in names and self.builder is not None:
-            if self.graph is not None:
+            if self.graph is not None and self.graph.indices.device != device:
                 self.graph = self.graph.to(device)
             given["graph"] = no_graph(len(index), device) if self.graph is None else self.graph.induced(index)
         if "edges" in names and self.bridge is not None:
-            if self.edges is not None:
+            if self.edges is not None and self.edges.src.device != device:
                 self.edges = self.edges.to(device)
             none = BridgeEdges.none(len(index)).to(device)
             given["edges"] = none if self.edges is None else self.edges.induced(index)
@@ -174,7 +185,7 @@ class Structure(nn.Module):
         """Take up a state of :meth:`get_extra_state`."""
         self.graph = None if state["graph"] is None else SparseGraph(**state["graph"])
         self.edges = None if state["edges"] is None else BridgeEdges(**state["edges"])
-        self.history = list(state["history"])
+        self.history, self._told = list(state["history"]), False
 
 
 def _due(epoch: int, follows: bool, every: int, missing: bool) -> bool:

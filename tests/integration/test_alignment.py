@@ -102,6 +102,18 @@ def test_edges_follow_the_latent_and_are_reported(tmp_path: Path):
     assert set(structure.edges.src.tolist()) | set(structure.edges.dst.tolist()) <= train
 
 
+def test_edges_can_be_filtered_by_their_surroundings(tmp_path: Path):
+    """Also those of fixed features, which then wait for the graph of the latent."""
+    counts = []
+    for least in (0.0, 0.3):
+        bridge = {"provider": "linmap", "min_agreement": least}
+        done = run.train(
+            raw(tmp_path / str(least), "bridge", structure=WITH_EDGES["structure"], bridge=bridge)
+        )
+        counts.append(len(done.assembly.objective.structure.edges))
+    assert 0 < counts[1] < counts[0]
+
+
 def test_a_term_without_anything_to_do_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     settings = raw(tmp_path, structure={"group_cells": 0}, alignment=heads("mmd"), optim={"batch_size": 1})
     with caplog.at_level(logging.WARNING, logger="remadom"):

@@ -9,6 +9,7 @@ import pytest
 
 from remadom import run
 from remadom.errors import InputError
+from remadom.linking import bridge
 from remadom.utils.outputs import EMBEDDINGS
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -50,3 +51,17 @@ def test_mosaic_of_cohorts(tmp_path: Path):
 def test_features_that_are_no_counts_are_refused_in_words(tmp_path: Path):
     with pytest.raises(InputError, match=r"rna \(rna:X\): negative values"):
         train("align_snare_cellline_features.h5mu", tmp_path)
+
+
+@needs_data
+def test_shapes_alone_match_the_cell_lines_better_than_published(tmp_path: Path):
+    """SCOT's FOSCTTM is 0.1496; benchmarks/align_snare.py measures ten seeds beside it."""
+    linked = bridge(DATA / "align_snare_cellline_features.h5mu", "gw", tmp_path / "gw")
+    assert linked.metrics["label_agreement"] > 0.88
+    assert linked.metrics["coverage"] == 1.0
+
+
+@needs_data
+def test_two_runs_of_different_assays_mix(tmp_path: Path):
+    done = train("pbmc10k5k_cite_totalvi.h5mu", tmp_path, optim={"epochs": 6})
+    assert done.metrics["evaluation"]["integration"]["ilisi"] > 0.25

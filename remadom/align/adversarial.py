@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -12,10 +12,29 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from remadom.align.base import HEADS, AlignmentHead
-from remadom.errors import InputError
+from remadom.align.groups import levels_of, need_groups
 from remadom.schedule import Scheduled
-from remadom.shapes import Float, Int
+from remadom.shapes import Bool, Float, Int
 from remadom.types import Logs
+
+
+class Question(NamedTuple):
+    """Cells, the group of each, and the groups that it can be of."""
+
+    cells: Int[Tensor, " asked"]
+    truth: Int[Tensor, " asked"]
+    choices: Bool[Tensor, "asked group"]
+
+    def among(self, logits: Tensor) -> Tensor:
+        """Logits of the groups that a cell can be of."""
+        return logits.masked_fill(~self.choices, -torch.inf)
+
+    def entropy(self, logits: Tensor) -> Tensor:
+        """Cross-entropy over that of a guess; each group counts alike."""
+        each = cross_entropy(self.among(logits), self.truth, reduction="none")
+        relative = each / torch.log(self.choices.sum(1).to(each.dtype))
+        balance = 1 / torch.bincount(self.truth).to(each.dtype)[self.truth]
+        return (balance * relative).sum() / balance.sum()
 
 
 @HEADS.register("adversarial")
@@ -31,7 +50,8 @@ class AdversarialHead(AlignmentHead):
     Parameters
     ----------
     group_key
-        Grouping of the cells to be told apart.
+        Grouping of the cells to be told apart. A list goes from coarse to fine, ``[dataset, batch]``: a batch is told
+        from the others of its data set, by a discriminator of its own.
     hidden
         Width of the discriminator's two hidden layers.
     steps
@@ -44,61 +64,75 @@ class AdversarialHead(AlignmentHead):
         self,
         *,
         weight: Scheduled = 0.02,
-        group_key: str = "batch",
+        group_key: str | tuple[str, ...] = "batch",
         hidden: PositiveInt = 64,
         steps: PositiveInt = 3,
         lr: PositiveFloat = 1e-3,
     ) -> None:
         super().__init__(weight=weight)
-        self.group_key, self.hidden, self.steps, self.lr = group_key, hidden, steps, lr
-        self.discriminator = nn.Sequential()
+        self.levels = levels_of(group_key)
+        self.hidden, self.steps, self.lr = hidden, steps, lr
+        self.discriminators = nn.ModuleList()
         self._optimizer: torch.optim.Optimizer | None = None
 
     @property
     def group_keys(self) -> tuple[str, ...]:
-        return (self.group_key,)
+        return self.levels
 
     def connect(self, names: Mapping[str, tuple[str, ...]], latent_dim: int) -> None:
-        n_groups = len(names[self.group_key])
-        if n_groups < 2:
-            raise InputError(
-                f"the data has one group of {self.group_key} ({', '.join(names[self.group_key])}), expected at "
-                "least two; choose another group_key, or leave the head out"
+        need_groups(self.levels, names)
+        self.discriminators = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(latent_dim, self.hidden),
+                nn.LeakyReLU(0.2),
+                nn.Linear(self.hidden, self.hidden),
+                nn.LeakyReLU(0.2),
+                nn.Linear(self.hidden, len(names[key])),
             )
-        self.discriminator = nn.Sequential(
-            nn.Linear(latent_dim, self.hidden),
-            nn.LeakyReLU(0.2),
-            nn.Linear(self.hidden, self.hidden),
-            nn.LeakyReLU(0.2),
-            nn.Linear(self.hidden, n_groups),
+            for key in self.levels
         )
-        self._optimizer = torch.optim.Adam(self.discriminator.parameters(), self.lr, betas=(0.5, 0.99))
+        self._optimizer = torch.optim.Adam(self.discriminators.parameters(), self.lr, betas=(0.5, 0.99))
 
     def forward(
         self, z_bio: Float[Tensor, "cell latent"], groups: Mapping[str, Int[Tensor, " cell"]]
     ) -> tuple[Tensor, Logs]:
-        codes = groups[self.group_key]
-        known = (codes >= 0).nonzero().squeeze(1)
-        truth = codes[known]
-        if len(torch.unique(truth)) < 2:
-            return 0.0 * z_bio.sum(), {"accuracy": torch.ones(()), "n_pairs": torch.zeros(())}
-        z = z_bio[known].float()
-        if self.training and torch.is_grad_enabled():
-            self._learn(z.detach(), truth)
-        fixed = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        logits = functional_call(self.discriminator, fixed, (z,))
-        loss = 1 - _relative_entropy(logits, truth)
-        accuracy = (logits.argmax(1) == truth).float().mean().detach()
-        return loss, {"accuracy": accuracy, "n_pairs": torch.ones(())}
+        total, accuracy, n_levels = 0.0 * z_bio.sum(), torch.zeros((), device=z_bio.device), 0
+        for level, discriminator in enumerate(self.discriminators):
+            question = self._question(groups, level, discriminator[-1].out_features)  # type: ignore[index]
+            if len(question.cells) == 0:
+                continue
+            z = z_bio[question.cells].float()
+            if self.training and torch.is_grad_enabled():
+                self._learn(discriminator, z.detach(), question)
+            fixed = {name: value.detach() for name, value in discriminator.named_parameters()}
+            logits = functional_call(discriminator, fixed, (z,))
+            total = total + 1 - question.entropy(logits)
+            right = question.among(logits).argmax(1) == question.truth
+            accuracy, n_levels = accuracy + right.float().mean().detach(), n_levels + 1
+        some = max(1, n_levels)
+        return total / some, {"accuracy": accuracy / some, "n_pairs": torch.tensor(float(n_levels))}
 
-    def _learn(self, z: Tensor, truth: Tensor) -> None:
-        """Steps of the discriminator alone."""
+    def _question(self, groups: Mapping[str, Tensor], level: int, n_groups: int) -> Question:
+        """The cells of a level that have other groups beside theirs, and which these are."""
+        codes = groups[self.levels[level]]
+        inside = torch.zeros_like(codes) if level == 0 else groups[self.levels[level - 1]]
+        known = (codes >= 0) & (inside >= 0)
+        cells = known.nonzero().squeeze(1)
+        _, scope = torch.unique(inside[cells], return_inverse=True)
+        there = torch.zeros(len(cells), n_groups, dtype=torch.bool, device=codes.device)
+        there[scope, codes[cells]] = True
+        choices = there[scope]
+        several = choices.sum(1) > 1
+        return Question(cells[several], codes[cells][several], choices[several])
+
+    def _learn(self, discriminator: nn.Module, z: Tensor, question: Question) -> None:
+        """Steps of a discriminator alone."""
         optimizer = self._optimizer
         assert optimizer is not None, "connect() comes first"
         with torch.autocast(z.device.type, enabled=False):
             for _ in range(self.steps):
                 optimizer.zero_grad(set_to_none=True)
-                _relative_entropy(self.discriminator(z), truth).backward()  # type: ignore[no-untyped-call]
+                question.entropy(discriminator(z)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -110,13 +144,3 @@ class AdversarialHead(AlignmentHead):
         """Take up a state of :meth:`get_extra_state`."""
         if self._optimizer is not None:
             self._optimizer.load_state_dict(state)
-
-
-def _relative_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy over that of a guess among the groups that are there; each of them counts alike."""
-    counts = torch.bincount(truth, minlength=logits.shape[1]).to(logits.dtype)
-    present = counts > 0
-    balance = torch.where(present, 1 / counts.clamp(min=1), torch.zeros_like(counts))
-    among = logits.masked_fill(~present, -torch.inf)
-    guess = torch.log(present.sum().to(logits.dtype))
-    return cross_entropy(among, truth, weight=balance) / guess

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
@@ -21,6 +21,23 @@ Inputs = Mapping[str, Any]
 
 MIN_CELLS = 2
 """Cells of a group that a batch needs for the group to be compared."""
+
+
+def levels_of(group_key: str | Sequence[str]) -> tuple[str, ...]:
+    """Groupings from coarse to fine; raises :class:`InputError` for none or one twice."""
+    levels = (group_key,) if isinstance(group_key, str) else tuple(group_key)
+    if not levels or len(set(levels)) < len(levels):
+        raise InputError(f"group_key: found {list(levels)}, expected one or more different groupings")
+    return levels
+
+
+def need_groups(levels: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise :class:`InputError` where no grouping has two groups."""
+    if all(len(names[key]) < 2 for key in levels):
+        raise InputError(
+            f"the data has one group of {' and '.join(levels)} ({', '.join(names[levels[-1]])}), expected at "
+            "least two; choose another group_key, or leave the head out"
+        )
 
 
 class GroupHead(AlignmentHead):
@@ -50,11 +67,7 @@ class GroupHead(AlignmentHead):
         max_pairs: PositiveInt = 6,
     ) -> None:
         super().__init__(weight=weight)
-        self.levels = (group_key,) if isinstance(group_key, str) else tuple(group_key)
-        if not self.levels or len(set(self.levels)) < len(self.levels):
-            raise InputError(
-                f"group_key: found {list(self.levels)}, expected one or more different groupings"
-            )
+        self.levels = levels_of(group_key)
         self.pairs, self.reference, self.max_pairs = pairs, reference, max_pairs
         self.reference_code: int | None = None
 
@@ -63,12 +76,8 @@ class GroupHead(AlignmentHead):
         return self.levels
 
     def connect(self, names: Mapping[str, tuple[str, ...]], latent_dim: int) -> None:
+        need_groups(self.levels, names)
         finest = self.levels[-1]
-        if all(len(names[key]) < 2 for key in self.levels):
-            raise InputError(
-                f"the data has one group of {' and '.join(self.levels)} ({', '.join(names[finest])}), expected at "
-                "least two; choose another group_key, or leave the head out"
-            )
         if self.reference is not None:
             if self.reference not in names[finest]:
                 raise InputError(

@@ -37,6 +37,8 @@ class TransportHead(GroupHead):
         and ``mass`` at most.
     backend
         Solver: ``native``, ``geomloss`` or ``pot``.
+    bridge
+        Where a bridge has edges in the batch, plans of the cells that have one are kept to its edges.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class TransportHead(GroupHead):
         reach: PositiveFloat | None = None,
         mass: Share | None = None,
         backend: Literal["native", "geomloss", "pot"] = "native",
+        bridge: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(weight=weight, max_pairs=max_pairs, **common)
@@ -56,6 +59,7 @@ class TransportHead(GroupHead):
                 "reach and mass are both given; choose one: a soft limit, or a share of the mass"
             )
         self.epsilon, self.reach, self.mass = schedule_of(epsilon, "epsilon"), reach, mass
+        self.bridge = bridge
         self.solver = OtSolver(backend=backend)
 
     def forward(
@@ -75,56 +79,7 @@ class TransportHead(GroupHead):
         reach = None if self.reach is None else self.reach * scale**0.5
         return {"epsilon": max(epsilon * scale, TINY), "reach": reach, "mass": self.mass}
 
-
-@HEADS.register("sinkhorn")
-class SinkhornHead(TransportHead):
-    """Sinkhorn divergence between groups of the fused latent (Feydy et al. 2019, arXiv:1810.08278).
-
-    The debiased entropic transport cost over the mean squared distance between the groups (so that shrinking
-    everything is no way out): it is zero only where two groups are distributed alike, and its gradient moves every
-    cell towards where the other group has too few. With ``reach`` or ``mass`` a cell type of one group alone is left
-    where it is.
-    """
-
-    def compare(self, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor:
-        limits = self.limits(x, y, aux.get("epsilon", self.epsilon.final))
-        loss, _ = self.solver.sinkhorn_divergence(x, y, **limits)
-        return loss / mean_square(x, y)
-
-
-@HEADS.register("ot")
-class OTHead(TransportHead):
-    """Pulls every cell towards the barycenter of its partners under an entropic plan (Courty et al. 2017).
-
-    The plan is solved on the latent and kept fixed; the loss is the squared distance to the barycenter of the
-    partners (doi:10.1109/TPAMI.2016.2615921), weighted by the mass that a cell sends, over the mean squared
-    distance between the groups. By default the plan is
-    unbalanced: a cell whose like the other group lacks sends little mass and is left alone.
-
-    Parameters
-    ----------
-    bridge
-        Where a bridge has edges in the batch, plans of the cells that have one are kept to its edges.
-    """
-
-    def __init__(self, *, reach: PositiveFloat | None = 0.2, bridge: bool = False, **common: Any) -> None:
-        super().__init__(reach=reach, **common)
-        self.bridge = bridge
-
-    def compare(self, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor:
-        plan = self.plan(x, y, aux.get("epsilon", self.epsilon.final), self._mask(at_x, at_y, aux))
-        pull = 0.5 * (_pull(x, y.detach(), plan) + _pull(y, x.detach(), plan.mT))
-        return pull / mean_square(x, y)
-
-    @torch.no_grad()
-    def plan(
-        self, x: Tensor, y: Tensor, epsilon: float | None = None, mask: Tensor | None = None
-    ) -> Float[Tensor, "cell other"]:
-        """Coupling of two groups of cells."""
-        limits = self.limits(x, y, self.epsilon.final if epsilon is None else epsilon)
-        return self.solver.plan(x, y, mask=mask, **limits)[0]
-
-    def _mask(self, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor | None:
+    def mask(self, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor | None:
         """1 where a pair may meet: along its edges for a cell that has any to the other group, anywhere else."""
         edges: BridgeEdges | None = aux.get("edges")
         if not self.bridge or edges is None or len(edges) == 0:
@@ -138,6 +93,49 @@ class OTHead(TransportHead):
             tied[place_x[one][inside], place_y[other][inside]] = 1.0
         free = (tied.sum(1, keepdim=True) == 0) & (tied.sum(0, keepdim=True) == 0)
         return torch.where(free, torch.ones_like(tied), tied)
+
+
+@HEADS.register("sinkhorn")
+class SinkhornHead(TransportHead):
+    """Sinkhorn divergence between groups of the fused latent (Feydy et al. 2019, arXiv:1810.08278).
+
+    The debiased entropic transport cost over the mean squared distance between the groups (so that shrinking
+    everything is no way out): it is zero only where two groups are distributed alike, and its gradient moves every
+    cell towards where the other group has too few. With ``reach`` or ``mass`` a cell type of one group alone is left
+    where it is.
+    """
+
+    def compare(self, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor:
+        limits = self.limits(x, y, aux.get("epsilon", self.epsilon.final))
+        loss, _ = self.solver.sinkhorn_divergence(x, y, mask=self.mask(at_x, at_y, aux), **limits)
+        return loss / mean_square(x, y)
+
+
+@HEADS.register("ot")
+class OTHead(TransportHead):
+    """Pulls every cell towards the barycenter of its partners under an entropic plan (Courty et al. 2017).
+
+    The plan is solved on the latent and kept fixed; the loss is the squared distance to the barycenter of the
+    partners (doi:10.1109/TPAMI.2016.2615921), weighted by the mass that a cell sends, over the mean squared
+    distance between the groups. By default the plan is
+    unbalanced: a cell whose like the other group lacks sends little mass and is left alone.
+    """
+
+    def __init__(self, *, reach: PositiveFloat | None = 0.2, **common: Any) -> None:
+        super().__init__(reach=reach, **common)
+
+    def compare(self, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor:
+        plan = self.plan(x, y, aux.get("epsilon", self.epsilon.final), self.mask(at_x, at_y, aux))
+        pull = 0.5 * (_pull(x, y.detach(), plan) + _pull(y, x.detach(), plan.mT))
+        return pull / mean_square(x, y)
+
+    @torch.no_grad()
+    def plan(
+        self, x: Tensor, y: Tensor, epsilon: float | None = None, mask: Tensor | None = None
+    ) -> Float[Tensor, "cell other"]:
+        """Coupling of two groups of cells."""
+        limits = self.limits(x, y, self.epsilon.final if epsilon is None else epsilon)
+        return self.solver.plan(x, y, mask=mask, **limits)[0]
 
 
 def _pull(x: Tensor, y: Tensor, plan: Tensor) -> Tensor:

@@ -188,6 +188,27 @@ def test_the_discriminator_learns_and_the_latent_unlearns():
     assert after < before
 
 
+def test_a_discriminator_of_batches_looks_within_their_data_set():
+    """Data sets far apart, batches alike: the finer level has nothing to tell, and no cell is asked beyond it."""
+    torch.manual_seed(0)
+    names = {"dataset": ("one", "two", "alone"), "batch": ("a", "b", "c", "d", "e")}
+    groups = {"batch": torch.arange(100) % 5, "dataset": torch.tensor([0, 0, 1, 1, 2])[torch.arange(100) % 5]}
+    z = (torch.randn(100, 2) + 8.0 * groups["dataset"][:, None]).requires_grad_()
+    values = {}
+    for levels in (("batch",), ("dataset", "batch")):
+        head = HEADS.build("adversarial", group_key=levels, steps=1)
+        head.connect(names, 2)
+        for _ in range(150):
+            values[levels], _ = head(z_bio=z, groups=groups)
+    question = head._question(groups, 1, 5)
+    assert (groups["dataset"][question.cells] != 2).all()  # the only batch of its data set is told from none
+    assert (question.choices.sum(1) == 2).all()
+    assert values["batch",] > 0.3
+    with torch.no_grad():
+        finer = 1 - question.entropy(head.discriminators[1](z[question.cells]))
+    assert finer < 0.25
+
+
 def test_a_discriminator_goes_on_where_it_was_saved():
     z, batch = torch.randn(30, 2), {"batch": torch.arange(30) % 3}
     one, other = HEADS.build("adversarial"), HEADS.build("adversarial")

@@ -54,7 +54,7 @@ CASES: dict[str, tuple[str, str, dict]] = {
 def section(kind: str, params: dict, on: bool) -> dict:
     """Configuration of a term, pulling or only watching."""
     if kind == "laplacian":
-        return {"structure": {"laplacian_enabled": True, "laplacian_lambda": 0.01 if on else 0.0}}
+        return {"structure": {"laplacian_enabled": True, "laplacian_lambda": 0.001 if on else 0.0}}
     if kind == "bridge":
         return {"bridge": {**params, **({} if on else {"weight": 0.0})}}
     head = {"alignment": {kind: {"enabled": True, "params": {**params, **({} if on else {"weight": 0.0})}}}}

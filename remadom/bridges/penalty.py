@@ -12,9 +12,9 @@ from remadom.types import BridgeEdges, Logs
 class BridgePenalty(nn.Module):
     """Mean squared latent distance of the ends of the edges, as a multiple of that of two cells drawn at random.
 
-    ``loss = sum_e w_e c_e |z_src - z_dst|^2 / sum_e w_e c_e / (2 trace cov z)``, over the cells of the batch: the same
-    for any scale of the weights, however many edges there are, and for any scale of the latent, so that wrong
-    edges cannot make it shrink to a point.
+    ``loss = s * sum_e w_e c_e |z_src - z_dst|^2 / sum_e w_e c_e / (2 trace cov z)``, over the cells of the batch, of which
+    the share ``s`` has an edge: per cell, so that a few edges do not pull as hard as many, and the same for any
+    scale of the weights and of the latent, so that wrong edges cannot make it shrink to a point.
     """
 
     def forward(self, z_bio: Tensor, edges: BridgeEdges) -> tuple[Tensor, Logs]:
@@ -37,5 +37,9 @@ class BridgePenalty(nn.Module):
         weight = edges.weight * edges.confidence
         squared = (z[edges.src] - z[edges.dst]).square().sum(1)
         total = weight.sum()
-        loss = (weight * squared).sum() / total.where(total > 0, torch.ones_like(total)) / mean_square(z)
+        tied = torch.zeros(len(z), device=z.device).index_fill_(0, torch.cat([edges.src, edges.dst]), 1.0)
+        share = tied.sum() / max(1, len(z))
+        loss = (
+            share * (weight * squared).sum() / total.where(total > 0, torch.ones_like(total)) / mean_square(z)
+        )
         return loss, {"n_edges": torch.full((), float(len(edges)), device=z_bio.device)}

@@ -30,8 +30,8 @@ from remadom.train.trainer import Trainer
 
 WITH_GRAPH = {"structure": {"laplacian_enabled": True, "laplacian_lambda": 0.0}}
 CASES: dict[str, tuple[str, str, dict]] = {
-    "mmd": ("hierarchical", "mmd", {"weight": 0.3}),
-    "mmd, levels": ("hierarchical", "mmd", {"weight": 0.3, "group_key": ["dataset", "batch"]}),
+    "mmd": ("hierarchical", "mmd", {}),
+    "mmd, levels": ("hierarchical", "mmd", {"group_key": ["dataset", "batch"]}),
     "sinkhorn": ("hierarchical", "sinkhorn", {}),
     "ot": ("hierarchical", "ot", {}),
     "adversarial": ("hierarchical", "adversarial", {}),

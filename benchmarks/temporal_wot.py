@@ -79,7 +79,7 @@ def main() -> None:
     data = anndata.read_h5ad(FILE)
     compare("independent coupling", None, data, None, 0.0)
     for seed in range(asked.seeds):
-        for weight, source in ((0.0, "latent"), (0.01, "latent"), (0.01, "rna")):
+        for weight, source in ((0.0, "latent"), (0.3, "latent"), (0.3, "rna")):
             head = {"temporal": {"enabled": True, "params": {"weight": weight, "source": source}}}
             raw = {
                 "data": {"path": str(FILE)},

@@ -63,7 +63,7 @@ class AdversarialHead(AlignmentHead):
     def __init__(
         self,
         *,
-        weight: Scheduled = 0.02,
+        weight: Scheduled = 0.5,
         group_key: str | tuple[str, ...] = "batch",
         hidden: PositiveInt = 64,
         steps: PositiveInt = 3,

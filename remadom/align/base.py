@@ -35,7 +35,8 @@ class AlignmentHead(nn.Module, ABC):
     Parameters
     ----------
     weight
-        Weight of the term, as a share of the reconstruction loss: a number or a schedule in epochs.
+        Weight of the term, in units of what it costs to put a cell in the place of another one: a number, or a
+        schedule in epochs.
     """
 
     def __init__(self, *, weight: Scheduled = 0.1) -> None:

@@ -33,7 +33,7 @@ class CrossGraphHead(AlignmentHead):
         Share of the walk that stays where it is at each step.
     """
 
-    def __init__(self, *, weight: Scheduled = 0.01, hops: PositiveInt = 1, stay: float = 0.5) -> None:
+    def __init__(self, *, weight: Scheduled = 0.3, hops: PositiveInt = 1, stay: float = 0.5) -> None:
         super().__init__(weight=weight)
         self.hops, self.stay = hops, stay
 

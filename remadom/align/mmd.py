@@ -10,6 +10,7 @@ from torch import Tensor
 
 from remadom.align.base import HEADS
 from remadom.align.groups import GroupHead, Inputs
+from remadom.schedule import Scheduled
 from remadom.shapes import Float, Int
 from remadom.solvers.kernel import mmd2
 from remadom.types import Logs
@@ -29,9 +30,13 @@ class MMDHead(GroupHead):
     """
 
     def __init__(
-        self, *, bandwidths: tuple[PositiveFloat, ...] = (0.05, 0.1, 0.25, 1.0), **common: Any
+        self,
+        *,
+        weight: Scheduled = 1.0,
+        bandwidths: tuple[PositiveFloat, ...] = (0.05, 0.1, 0.25, 1.0),
+        **common: Any,
     ) -> None:
-        super().__init__(**common)
+        super().__init__(weight=weight, **common)
         self.bandwidths = bandwidths
 
     def forward(

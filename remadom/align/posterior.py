@@ -38,7 +38,7 @@ class PosteriorHead(AlignmentHead):
     def __init__(
         self,
         *,
-        weight: Scheduled = 0.02,
+        weight: Scheduled = 0.1,
         contrast: NonNegativeFloat = 1.0,
         temperature: PositiveFloat = 0.2,
         group_key: str = "batch",

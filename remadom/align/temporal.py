@@ -47,7 +47,7 @@ class TemporalHead(AlignmentHead):
     def __init__(
         self,
         *,
-        weight: Scheduled = 0.01,
+        weight: Scheduled = 0.3,
         epsilon: Scheduled = 0.05,
         growth: PositiveFloat | None = 1.0,
         order: NonNegativeFloat = 0.1,

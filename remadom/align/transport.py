@@ -44,7 +44,7 @@ class TransportHead(GroupHead):
     def __init__(
         self,
         *,
-        weight: Scheduled = 0.01,
+        weight: Scheduled = 0.5,
         max_pairs: PositiveInt = 3,
         epsilon: Scheduled = 0.05,
         reach: PositiveFloat | None = None,

@@ -12,8 +12,8 @@ from remadom.types import BridgeEdges, Logs
 class BridgePenalty(nn.Module):
     """Mean squared latent distance of the ends of the edges, as a multiple of that of two cells drawn at random.
 
-    ``loss = s * sum_e w_e c_e |z_src - z_dst|^2 / sum_e w_e c_e / (2 trace cov z)``, over the cells of the batch, of which
-    the share ``s`` has an edge: per cell, so that a few edges do not pull as hard as many, and the same for any
+    ``loss = s * sum_e w_e c_e |z_src - z_dst|^2 / sum_e w_e c_e / (2 trace cov z)``, over the cells of the batch, of
+    which the share ``s`` has an edge: per cell, so that a few edges do not pull as hard as many, and the same for any
     scale of the weights and of the latent, so that wrong edges cannot make it shrink to a point.
     """
 

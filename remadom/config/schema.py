@@ -87,7 +87,7 @@ class StructureSettings(Section):
     """Whether the penalty on the distances between neighbors is added."""
 
     laplacian_lambda: Scheduled = 0.001
-    """Its weight, as a share of the reconstruction loss: a number or a schedule."""
+    """Its weight: a number or a schedule."""
 
     laplacian_normalized: bool = False
     """Whether the Laplacian is normalized by the degrees."""
@@ -131,8 +131,8 @@ class BridgeSettings(Section):
     refresh: PositiveInt = 5
     """Epochs between two sets of edges, where the bridge looks at the latent."""
 
-    weight: Scheduled = 0.01
-    """Weight of the distance along the edges, as a share of the reconstruction loss: a number or a schedule."""
+    weight: Scheduled = 0.3
+    """Weight of the distance along the edges: a number or a schedule."""
 
     seeds: str | None = None
     """Known pairs, for the provider that grows them: a CSV file with two columns of cell names, or a column of obs

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from remadom.align import AlignmentHead
 from remadom.core.vae import MosaicVAE
 from remadom.schedule import Schedule
+from remadom.shapes import Float
 from remadom.train.gradients import GradientMeter
 from remadom.train.structure import Structure
 from remadom.types import Batch, Latent, Logs, Posterior
@@ -32,7 +33,7 @@ class Term:
     module
         Gives the raw value from the inputs that it reads, and scalars for the log.
     weight
-        Weight over the training, as a share of the reconstruction loss.
+        Weight over the training, in units of :func:`placing_cost`.
     inputs
         Names of what the module reads, where the run has it.
     needs_edges
@@ -54,9 +55,9 @@ class Term:
 class Objective(nn.Module):
     """The loss of a batch: the negative ELBO in nats per cell, and the alignment terms beside it.
 
-    ``loss = recon + beta * kl + sum_t weight_t * recon * term_t``, where the ``recon`` that scales the terms has no
-    gradient: a term of 1 with a weight of 0.1 costs a tenth of the reconstruction, be it of 14 proteins or of
-    60,000 peaks.
+    ``loss = recon + beta * kl + unit * sum_t weight_t * term_t``. The ``unit`` (see :func:`placing_cost`, without a
+    gradient) is what it costs to put a cell in the place of another one, so that a weight means the same for 14
+    proteins and for 60,000 peaks, and terms cannot outweigh a latent that knows little.
 
     Parameters
     ----------
@@ -106,8 +107,11 @@ class Objective(nn.Module):
         parts = self.model.elbo_of(latent_too if self.terms else latent, batch, beta)
         loss, logs = parts["loss"], self._named(parts)
         logs["beta"] = torch.tensor(beta)
-        unit = parts["recon"].detach()
-        means = self.model.product(enc_outs).mu if self.terms else latent.mu
+        means, unit = latent.mu, loss.new_zeros(())
+        if self.terms:
+            means, logvar = self.model.product(enc_outs)
+            unit = placing_cost(means.detach(), logvar.detach())
+            logs["unit"] = unit
         for name, term in self.terms.items():
             weight = term.weight(epoch)
             value, more = self._value(name, batch, enc_outs, means, epoch)
@@ -130,11 +134,12 @@ class Objective(nn.Module):
         parts = self.model.elbo_of(latent, batch, self.beta.final)
         logs = self._named(parts)
         loss, means = parts["loss"], latent.mu
+        unit = placing_cost(means, latent.logvar)
         for name, term in self.terms.items():
             if term.needs_edges:
                 continue
             value, _ = self._value(name, batch, enc_outs, means, float("inf"))
-            loss = loss + term.weight.final * parts["recon"] * value
+            loss = loss + term.weight.final * unit * value
             logs[f"{name}.loss"] = value
         return {"loss": loss, **logs}
 
@@ -208,3 +213,15 @@ class Objective(nn.Module):
         named = {f"elbo.{name}": value.detach() for name, value in parts.items()}
         named["elbo.loss"] = named["elbo.recon"] + self.beta.final * named["elbo.kl"]
         return named
+
+
+def placing_cost(mu: Float[Tensor, "cell latent"], logvar: Float[Tensor, "cell latent"]) -> Float[Tensor, ""]:
+    """What it costs on average to put a cell in the place of another, nats.
+
+    Near its mean the log-likelihood of a cell falls by ``|z - mu|^2 / (2 sigma^2)`` (Laplace's approximation), and two
+    cells are ``2 var(mu)`` apart: ``sum_k var(mu_k) / mean(sigma_k^2)``. It is 0 where the latent knows nothing.
+    """
+    if len(mu) < 2:
+        return mu.new_zeros(())
+    known = logvar.float().exp().mean(0).clamp(min=1e-6)
+    return (mu.float().var(0, unbiased=False) / known).sum()

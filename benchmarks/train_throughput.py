@@ -81,6 +81,7 @@ def one(case: str, n_cells: int, epochs: int, settings: list[str]) -> dict[str, 
 
     torch.set_num_threads(THREADS)
     raw = {
+        "alignment": {},  # the peers align nothing
         "data": {"val_fraction": 0.0},
         "model": {"latent_bio": 10, "modality_dropout": 0.0, "decoders": {"atac": {"lowrank": None}}},
         "optim": {"epochs": epochs + 1, "batch_size": 512, "device": "cpu"},

@@ -70,12 +70,16 @@ class Batch:
         """Modalities that the data set has, whether or not a cell of this batch was measured in them."""
         return tuple(self.has)
 
-    @cached_property
+    @property
     def scored(self) -> Batch:
         """The seeds alone, for the decoders."""
+        return (
+            self if self.n_seeds == len(self) else self._seeds
+        )  # a batch that held itself would not be freed
+
+    @cached_property
+    def _seeds(self) -> Batch:
         n = self.n_seeds
-        if n == len(self):
-            return self
         return Batch(
             x={m: rows.first(n) for m, rows in self.x.items()},
             has={m: has[:n] for m, has in self.has.items()},

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from batches import make_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -97,3 +101,15 @@ def test_values_are_frozen_and_move_together():
     assert moved.modalities == ("rna", "adt")
     np.testing.assert_array_equal(moved.x["rna"].dense(), x)
     assert moved.at.keys() == {"rna"}
+
+
+def test_a_batch_is_freed_as_soon_as_nobody_holds_it():
+    batch = make_batch()
+    assert batch.scored is batch
+    held = weakref.ref(batch.x["rna"])
+    gc.disable()
+    try:
+        del batch
+        assert held() is None
+    finally:
+        gc.enable()

@@ -20,6 +20,10 @@ class Schedule(ABC):
     def __call__(self, epoch: float) -> float:
         """Value at a point of the training."""
 
+    def at(self, epoch: float) -> float:
+        """Value at a point of the training; at infinity, the value at the end of the schedule."""
+        return self.final if epoch == math.inf else self(epoch)
+
     @property
     @abstractmethod
     def final(self) -> float:

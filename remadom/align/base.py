@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -58,12 +59,7 @@ class AlignmentHead(nn.Module, ABC):
     @classmethod
     def inputs(cls, *, required: bool = False) -> tuple[str, ...]:
         """Names of the inputs that :meth:`forward` reads; with ``required``, those that it cannot do without."""
-        parameters = inspect.signature(cls.forward).parameters
-        return tuple(
-            name
-            for name, parameter in parameters.items()
-            if name in INPUTS and not (required and parameter.default is not inspect.Parameter.empty)
-        )
+        return _inputs(cls.forward, required)
 
     @property
     def group_keys(self) -> tuple[str, ...]:
@@ -78,6 +74,16 @@ class AlignmentHead(nn.Module, ABC):
         InputError
             The data cannot be what the head needs.
         """
+
+
+@cache  # heads are called at every step
+def _inputs(forward: Callable[..., Any], required: bool) -> tuple[str, ...]:
+    parameters = inspect.signature(forward).parameters
+    return tuple(
+        name
+        for name, parameter in parameters.items()
+        if name in INPUTS and not (required and parameter.default is not inspect.Parameter.empty)
+    )
 
 
 HEADS: Registry[AlignmentHead] = Registry("alignment head")

@@ -59,7 +59,7 @@ class GWHead(GroupHead):
         features: Mapping[str, Float[Tensor, "cell component"]],
         epoch: float = float("inf"),
     ) -> tuple[Tensor, Logs]:
-        epsilon = self.epsilon.final if epoch == float("inf") else self.epsilon(epoch)
+        epsilon = self.epsilon.at(epoch)
         loss, logs = self.over_pairs(z_bio, groups, {"features": features, "epsilon": epsilon})
         return loss, {**logs, "epsilon": torch.tensor(epsilon)}
 

@@ -78,7 +78,7 @@ class TemporalHead(AlignmentHead):
         epoch: float = float("inf"),
         features: Mapping[str, Float[Tensor, "cell component"]] | None = None,
     ) -> tuple[Tensor, Logs]:
-        epsilon = self.epsilon.final if epoch == float("inf") else self.epsilon(epoch)
+        epsilon = self.epsilon.at(epoch)
         moves, n_pairs = 0.0 * z_bio.sum(), 0
         points, known = self._points(z_bio, features)
         for _, _, earlier, later in successive(torch.where(known, time, torch.nan)):

@@ -69,7 +69,7 @@ class TransportHead(GroupHead):
         epoch: float = float("inf"),
         edges: BridgeEdges | None = None,
     ) -> tuple[Tensor, Logs]:
-        epsilon = self.epsilon.final if epoch == float("inf") else self.epsilon(epoch)
+        epsilon = self.epsilon.at(epoch)
         loss, logs = self.over_pairs(z_bio, groups, {"epsilon": epsilon, "edges": edges})
         return loss, {**logs, "epsilon": torch.tensor(epsilon)}
 
@@ -117,8 +117,8 @@ class OTHead(TransportHead):
 
     The plan is solved on the latent and kept fixed; the loss is the squared distance to the barycenter of the
     partners (doi:10.1109/TPAMI.2016.2615921), weighted by the mass that a cell sends, over the mean squared
-    distance between the groups. By default the plan is
-    unbalanced: a cell whose like the other group lacks sends little mass and is left alone.
+    distance between the groups. By default the plan is unbalanced: a cell whose like the other group lacks sends
+    little mass and is left alone.
     """
 
     def __init__(self, *, reach: PositiveFloat | None = 0.2, **common: Any) -> None:

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from scipy.linalg import eigh
 
 from remadom.types import View
+from remadom.types.view import dense
 
 FEATURES = 2000
 """Most features of a side that are used: those that vary most."""
@@ -111,11 +112,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     result: np.ndarray = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
     return result
-
-
-def dense(values: np.ndarray | sp.csr_matrix) -> np.ndarray:
-    """The values as a dense matrix, float32."""
-    return np.asarray(values if isinstance(values, np.ndarray) else values.toarray(), dtype=np.float32)
 
 
 def deviations(view: View) -> np.ndarray:

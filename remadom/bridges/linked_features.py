@@ -15,7 +15,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from remadom.bridges.base import BRIDGES, Bridge
 from remadom.bridges.canonical import (
     canonical_scores,
-    dense,
     deviations,
     leading_vectors,
     most_varying,
@@ -28,6 +27,7 @@ from remadom.bridges.neighbors import mutual_pairs, near
 from remadom.errors import InputError
 from remadom.solvers.ann import Backend
 from remadom.types import BridgeEdges, View
+from remadom.types.view import dense
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,26 +54,17 @@ class Assembly:
     model: MosaicVAE
     objective: Objective
     ties: terms.Ties
+    batches: Callable[..., Loader]
+    """Batches of some cells of the source, in the run's batch size and seed."""
 
     def loader(self, cells: np.ndarray) -> Loader:
         """Batches of some cells, in their order."""
-        return loader_of(self.config, self.source, self.model, self.prepared, self.groups, self.time, cells)
+        return self.batches(cells)
 
     def training_loader(self) -> Loader:
         """Shuffled batches of the training cells, with the partners that the terms need."""
         keys = self.ties.group_keys
-        strata = terms.strata_of(keys, self.groups)
-        loader = loader_of(
-            self.config,
-            self.source,
-            self.model,
-            self.prepared,
-            self.groups,
-            self.time,
-            self.split.train,
-            shuffle=True,
-            strata=strata,
-        )
+        loader = self.batches(self.split.train, shuffle=True, strata=terms.strata_of(keys, self.groups))
         at_least = self.config.structure.group_cells
         for key in keys if at_least else ():
             partners = GroupPartners(self.groups[key][0], self.split.train, at_least)
@@ -138,12 +130,19 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
         model = build_model(config)
         terms.connect(ties, config, groups, time)
     start_from_data(model, source, split.train, groups["batch"][0], config.optim.seed)
-    training = loader_of(config, source, model, prepared, groups, time, np.sort(split.train))
+    batches = partial(
+        Loader,
+        source,
+        batch_size=config.optim.batch_size,
+        seed=config.optim.seed,
+        groups=groups,
+        time=time,
+        library=library_of(model, prepared),
+    )
+    training = batches(np.sort(split.train))
     structure = terms.build_structure(ties, config, source, split.train, groups, model, training)
-    if structure is not None:
-        structure.refresh(
-            0
-        )  # what rests on fixed features: a bridge without edges is told before a run begins
+    if structure is not None:  # what rests on fixed features: no edges is told before a run begins
+        structure.refresh(0)
     notes = [*_source_notes(measured, held_out), *prepared.notes]
     return Assembly(
         config=config,
@@ -160,6 +159,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
             model, components.beta_schedule(config.model), terms.build_terms(ties, config), structure
         ),
         ties=ties,
+        batches=batches,
     )
 
 
@@ -245,29 +245,6 @@ def with_sizes(sections: Mapping[str, Any], source: Source) -> dict[str, Any]:
     for modality, section in decoders.items():
         section["out_dim"] = len(source.features[modality])
     return {"encoders": dict(encoders), "decoders": dict(decoders)}
-
-
-def loader_of(
-    config: RunConfig,
-    source: Source,
-    model: MosaicVAE,
-    prepared: Prepared,
-    groups: Mapping[str, Codes],
-    time: np.ndarray | None,
-    cells: np.ndarray,
-    **how: Any,
-) -> Loader:
-    """Batches of some cells, in the run's batch size and seed."""
-    return Loader(
-        source,
-        cells,
-        batch_size=config.optim.batch_size,
-        seed=config.optim.seed,
-        groups=groups,
-        time=time,
-        library=library_of(model, prepared),
-        **how,
-    )
 
 
 def library_of(model: MosaicVAE, prepared: Prepared) -> dict[str, float]:

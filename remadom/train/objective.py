@@ -103,15 +103,12 @@ class Objective(nn.Module):
         enc_outs, latent = self.model.infer(batch)
         if self.terms:
             self.meter.clear()
-            latent_too = Latent(*(self.meter.tap("elbo", value) for value in latent))
-        parts = self.model.elbo_of(latent_too if self.terms else latent, batch, beta)
-        loss, logs = parts["loss"], self._named(parts)
-        logs["beta"] = torch.tensor(beta)
-        means, unit = latent.mu, loss.new_zeros(())
+            latent = Latent(*(self.meter.tap("elbo", value) for value in latent))
+        parts = self.model.elbo_of(latent, batch, beta)
+        loss, logs = parts["loss"], {**self._named(parts), "beta": torch.tensor(beta)}
         if self.terms:
             means, logvar = self.model.product(enc_outs)
-            unit = placing_cost(means.detach(), logvar.detach())
-            logs["unit"] = unit
+            unit = logs["unit"] = placing_cost(means.detach(), logvar.detach())
         for name, term in self.terms.items():
             weight = term.weight(epoch)
             value, more = self._value(name, batch, enc_outs, means, epoch)

@@ -165,8 +165,9 @@ class Structure(nn.Module):
         if "edges" in names and self.bridge is not None:
             if self.edges is not None and self.edges.src.device != device:
                 self.edges = self.edges.to(device)
-            none = BridgeEdges.none(len(index)).to(device)
-            given["edges"] = none if self.edges is None else self.edges.induced(index)
+            given["edges"] = (
+                BridgeEdges.none(len(index)).to(device) if self.edges is None else self.edges.induced(index)
+            )
         if "features" in names:
             self.features = {m: values.to(device) for m, values in self.features.items()}
             given["features"] = {m: values[index] for m, values in self.features.items()}

@@ -43,8 +43,7 @@ class View:
     @property
     def dense(self) -> np.ndarray:
         """Features as a dense matrix, cell x feature, float32."""
-        values = self.features if isinstance(self.features, np.ndarray) else self.features.toarray()
-        return np.asarray(values, dtype=np.float32)
+        return dense(self.features)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -60,3 +59,8 @@ class View:
         solver = "arpack" if sp.issparse(self.features) else "randomized"
         scores: np.ndarray = PCA(n, svd_solver=solver, random_state=0).fit_transform(self.features)
         return scores.astype(np.float32)
+
+
+def dense(values: np.ndarray | sp.csr_matrix) -> np.ndarray:
+    """The values as a dense matrix, float32."""
+    return np.asarray(values if isinstance(values, np.ndarray) else values.toarray(), dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, cast
 
 import torch
@@ -13,7 +13,7 @@ from remadom.core.decoders.base import Decoder
 from remadom.core.encoder import GaussianEncoder
 from remadom.core.fusion import ProductOfExperts
 from remadom.errors import InputError
-from remadom.shapes import Float
+from remadom.shapes import Float, Int
 from remadom.types import Batch, Latent, Posterior
 
 ABSENT = float("inf")
@@ -115,6 +115,61 @@ class MosaicVAE(nn.Module):
         """Shared embedding of each cell: ``z_bio`` is the posterior mean, without noise."""
         mu, logvar = self.product(self.encode(batch))
         return Latent(mu, mu, logvar)
+
+    def impute(
+        self,
+        batch: Batch,
+        modality: str,
+        *,
+        library: Float[Tensor, " cell"] | None = None,
+        batch_labels: Int[Tensor, " cell"] | None = None,
+    ) -> Float[Tensor, "cell feature"]:
+        """Expected values of a modality for each cell, measured or not, from the mean of its posterior.
+
+        Parameters
+        ----------
+        batch
+            Cells; what they have is encoded.
+        modality
+            Any that has a decoder.
+        library
+            Totals to give the cells where the decoder scales with them; their own by default.
+        batch_labels
+            Batch as which each cell is decoded (-1: the average of those that have the modality); its own by
+            default.
+        """
+        decoder = self.decoder(modality)
+        given = self._conditions(batch, modality, library, batch_labels)
+        expected: Tensor = decoder.mean(decoder(self.embed(batch).z_bio, *given))
+        return expected
+
+    def draws(
+        self,
+        batch: Batch,
+        modality: str,
+        n: int,
+        generator: torch.Generator,
+        *,
+        library: Float[Tensor, " cell"] | None = None,
+        batch_labels: Int[Tensor, " cell"] | None = None,
+    ) -> Iterator[Float[Tensor, "cell feature"]]:
+        """Draws of counts from the posterior predictive: of the latent, then of the likelihood.
+
+        Parameters as for :meth:`impute`, ``n`` draws by the generator.
+        """
+        decoder = self.decoder(modality)
+        given = self._conditions(batch, modality, library, batch_labels)
+        _, mu, logvar = self.embed(batch)
+        for _ in range(n):
+            noise = torch.randn(mu.shape, generator=generator, device=mu.device)
+            yield decoder.sample(decoder(mu + noise * (0.5 * logvar).exp(), *given), generator)
+
+    def _conditions(
+        self, batch: Batch, modality: str, library: Tensor | None, batch_labels: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What a decoder is given beside the latent."""
+        totals = batch.library.get(modality) if library is None else library
+        return totals, batch.groups.get(self.batch_group) if batch_labels is None else batch_labels
 
     def reconstruction(
         self, z: Float[Tensor, "seed latent"], batch: Batch

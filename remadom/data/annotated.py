@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -15,6 +17,7 @@ from anndata.io import read_elem
 from mudata import MuData
 
 from remadom.data.files import DataFile, Node, kind_of
+from remadom.data.obs import merge_obs
 from remadom.data.ondisk import ColumnsOnDisk, on_disk
 from remadom.data.stored import Stored, as_float32, check_numbers, in_memory
 from remadom.errors import InputError
@@ -104,10 +107,13 @@ class Content:
         The AnnData by name; a single AnnData has the name ``""``.
     obs
         Annotations that belong to no part (those of a MuData).
+    element
+        Anything that belongs to no part, by its path (``obsm/truth_rna``); ``None`` where there is none.
     """
 
     parts: Mapping[str, Annotated]
     obs: pd.DataFrame | None = None
+    element: Callable[[str], Any] = lambda path: None
 
     @property
     def single(self) -> bool:
@@ -138,16 +144,47 @@ def content_of(data: Any, *, backed: bool) -> Content:
                     f"{name}['{key}'] is a {type(part).__name__}, expected an AnnData; take it apart"
                 )
         annotated = {key: _of_anndata(part, f"{name}['{key}']", backed) for key, part in parts.items()}
-        return Content(annotated, _plain(data.obs) if isinstance(data, MuData) else None)
+        if isinstance(data, MuData):
+            return Content(annotated, _plain(data.obs), _elements_of(data))
+        return Content(annotated)
     raise InputError(
         f"the data is a {type(data).__name__}, expected a path, an AnnData, a MuData or a mapping of AnnData"
     )
 
 
-def _of_anndata(adata: ad.AnnData, label: str, backed: bool) -> Annotated:
+def obs_in(data: Any) -> pd.DataFrame:
+    """What is known of the cells of any data, by their names, whatever was measured in them.
+
+    Raises
+    ------
+    InputError
+        The data cannot be read.
+    """
+    file = DataFile(data) if isinstance(data, (str, Path)) else None
+    with file.reading() if file else nullcontext():
+        content = content_of(file or data, backed=True)
+    if content.single:
+        return content.parts[""].obs
+    tables = {name: part.obs for name, part in content.parts.items()}
+    first, *others = [content.obs, *tables.values()] if content.obs is not None else list(tables.values())
+    names = first.index
+    for table in others:
+        names = names.append(table.index.difference(names, sort=False))
+    return merge_obs(names, content.obs, tables)
+
+
+def _elements_of(data: ad.AnnData | MuData) -> Callable[[str], Any]:
+    """Access to what an object holds by its path."""
+
     def element(path: str) -> Any:
         attribute, name = path.split("/", 1)
-        return getattr(adata, attribute).get(name)
+        return getattr(data, attribute).get(name)
+
+    return element
+
+
+def _of_anndata(adata: ad.AnnData, label: str, backed: bool) -> Annotated:
+    element = _elements_of(adata)
 
     def matrix(key: str) -> Stored:
         values = adata.X if key == "X" else element(key.replace(":", "/", 1))
@@ -169,13 +206,21 @@ def _of_file(file: DataFile, backed: bool) -> Content:
         parts = {
             name: _part_of_file(file, f"mod/{name}/", f"{file.path}['{name}']", backed) for name in names
         }
-        return Content(parts, _frame(root, "obs", str(file.path)))
+        return Content(parts, _frame(root, "obs", str(file.path)), _elements_in(file, ""))
 
 
-def _part_of_file(file: DataFile, where: str, label: str, backed: bool) -> Annotated:
+def _elements_in(file: DataFile, where: str) -> Callable[[str], Any]:
+    """Access to what a file holds below a group by its path."""
+
     def element(path: str) -> Any:
         with file.reading() as root:
             return read_elem(root[where + path]) if where + path in root else None
+
+    return element
+
+
+def _part_of_file(file: DataFile, where: str, label: str, backed: bool) -> Annotated:
+    element = _elements_in(file, where)
 
     def matrix(key: str) -> Stored:
         path = where + key.replace(":", "/", 1)

@@ -1,10 +1,10 @@
-"""The ``data`` section of the configuration."""
+"""The ``data`` section of the configuration, and what keeps values out of training."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Lt
 from pydantic import NonNegativeFloat, PositiveInt
 
 from remadom.registry import Section
@@ -97,3 +97,19 @@ class DataSettings(Section):
 
     preprocess: Preprocess = Preprocess()
     """Preprocessing."""
+
+
+class Holdout(Section):
+    """Cells that keep a modality out of training; what several keys name is joined."""
+
+    key: str | None = None
+    """Column of obs that is true for them."""
+
+    file: str | None = None
+    """Text file with a name of a cell in each line."""
+
+    batches: list[str] | None = None
+    """All cells of these batches."""
+
+    fraction: Annotated[float, Gt(0.0), Lt(1.0)] | None = None
+    """Share of the cells that have this modality and another one, drawn with the seed."""

@@ -13,12 +13,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from remadom.data.annotated import Annotated, content_of
+from remadom.data.annotated import Annotated, Content, content_of
 from remadom.data.cells import cells_of
 from remadom.data.files import DataFile
 from remadom.data.locate import locate, matrices_of
 from remadom.data.obs import column_of, group_codes, numbers
-from remadom.data.stored import Stored
+from remadom.data.stored import Stored, in_memory
 from remadom.errors import InputError
 
 
@@ -62,6 +62,7 @@ class Source:
     _parts: Mapping[str, Annotated]
     _matrices: Mapping[str, Stored]
     _rows: Mapping[str, np.ndarray]
+    _content: Content
     _ones: frozenset[str] = field(default=frozenset())
 
     @classmethod
@@ -116,6 +117,7 @@ class Source:
                 _parts=parts,
                 _matrices=matrices,
                 _rows=cells.rows,
+                _content=content,
             )
             for modality, place in places.items():
                 if place.key == f"obsm:{lsi_key}":
@@ -213,6 +215,41 @@ class Source:
         assert cells.shape == (self.n_cells,), "one value a cell"
         hidden = replace(self, has={**self.has, modality: self.has[modality] & ~cells})
         return hidden.with_rep(modality, self.reps[modality]) if modality in self.reps else hidden
+
+    def revealed(self, key: str) -> Source:
+        """The source with what is known of cells that lack a modality, where the data says it.
+
+        ``obsm[<key><modality>]`` (of the AnnData or the MuData) has a row for each of its cells and the columns of the
+        modality's matrix, as mock data do. It stands for the measured values, and for no preprocessing or training.
+
+        Raises
+        ------
+        InputError
+            Such a matrix has other columns than the modality.
+        """
+        source, whole = self, self._content
+        element = whole.parts[""].element if whole.single else whole.element
+        obs = whole.parts[""].obs if whole.single else whole.obs
+        for modality in self.modalities:
+            with self._file.reading() if self._file else nullcontext():
+                values = element(f"obsm/{key}{modality}")
+            if values is None or obs is None:
+                continue
+            matrix = in_memory(values, f"obsm:{key}{modality}")
+            if matrix.shape[1] != len(self.features[modality]):
+                raise InputError(
+                    f"obsm['{key}{modality}'] has {matrix.shape[1]} columns, {modality} has "
+                    f"{len(self.features[modality])} features; give one for each, or rename it if it holds something "
+                    "else than true values"
+                )
+            rows = obs.index.get_indexer(self.obs_names)
+            source = replace(
+                source,
+                has={**source.has, modality: rows >= 0},
+                _matrices={**source._matrices, modality: matrix},
+                _rows={**source._rows, modality: rows},
+            )
+        return source
 
     def with_rep(self, modality: str, rep: np.ndarray) -> Source:
         """The source in which the encoder of a modality reads this, cell x component."""

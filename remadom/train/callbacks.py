@@ -50,6 +50,19 @@ class History:
         """Write as JSON; a value that is not finite becomes null."""
         write_text(path, json.dumps(_finite(asdict(self)), indent=1, allow_nan=False) + "\n")
 
+    @classmethod
+    def read(cls, path: Path) -> History:
+        """What :meth:`write` wrote.
+
+        Raises
+        ------
+        InputError
+            There is no such file.
+        """
+        if not path.exists():
+            raise InputError(f"{path} does not exist; expected the history of a run that was trained")
+        return cls(**json.loads(path.read_text()))
+
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):

@@ -40,6 +40,10 @@ class View:
     def __len__(self) -> int:
         return len(self.cells)
 
+    def at(self, cells: np.ndarray) -> View:
+        """The same features for cells numbered otherwise; the numbers must ascend."""
+        return View(self.name, cells, self.features, self.names, self.ready)
+
     @property
     def dense(self) -> np.ndarray:
         """Features as a dense matrix, cell x feature, float32."""

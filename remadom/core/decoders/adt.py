@@ -74,6 +74,11 @@ class ADTMixtureDecoder(Decoder):
         expected: Tensor = alpha * mu_f + (1 - alpha) * mu_b
         return expected
 
+    def sample(self, params: Any, generator: torch.Generator) -> Float[Tensor, "cell protein"]:
+        mu_b, mu_f, alpha = params
+        signal = torch.rand(alpha.shape, generator=generator, device=alpha.device) < alpha
+        return torch.poisson(torch.where(signal, mu_f, mu_b), generator=generator)
+
     @torch.no_grad()
     def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
         logs = sample.dense().log1p()

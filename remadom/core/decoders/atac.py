@@ -72,6 +72,9 @@ class ATACDecoderBernoulli(Decoder):
         probability: Tensor = params[1]
         return probability
 
+    def sample(self, params: Any, generator: torch.Generator) -> Float[Tensor, "cell peak"]:
+        return torch.bernoulli(params[1], generator=generator)
+
     @torch.no_grad()
     def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
         share = sample.map(lambda x: (x > 0).to(x.dtype)).feature_means()

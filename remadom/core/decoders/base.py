@@ -66,6 +66,10 @@ class Decoder(nn.Module, ABC):
         """Expected value of each feature."""
 
     @abstractmethod
+    def sample(self, params: Any, generator: torch.Generator) -> Float[Tensor, "cell feature"]:
+        """One draw of counts from the likelihood."""
+
+    @abstractmethod
     def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
         """Set the output biases from counts of training cells, so that training starts at their means."""
 

@@ -112,6 +112,14 @@ class RNADecoderZINB(Decoder):
         expected: Tensor = params[0] * (1 - params[2])
         return expected
 
+    def sample(self, params: Any, generator: torch.Generator) -> Float[Tensor, "cell gene"]:
+        mu, theta, pi = params
+        theta = theta.expand_as(mu)
+        rate = torch._standard_gamma(theta, generator=generator) * (mu / theta)
+        kept = torch.rand(mu.shape, generator=generator, device=mu.device) >= pi
+        counts: Tensor = torch.poisson(rate, generator=generator) * kept
+        return counts
+
     @torch.no_grad()
     def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
         totals = sample.totals()

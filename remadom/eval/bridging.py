@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from remadom.bridges.filtering import label_agreement
 from remadom.eval.figures import DPI, MISSING, MOST_GROUPS, NORMAL, OTHER, PALETTE, SMALL
-from remadom.eval.metrics import Labels
+from remadom.eval.labels import Labels
 from remadom.types import BridgeEdges
 from remadom.utils.files import atomic
 

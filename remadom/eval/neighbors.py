@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from remadom.errors import InputError
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """What one search found, for every score that needs it: the nearest other cells of each, nearest first.
+
+    ``indices`` and ``distances`` are cell x neighbor.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def first(self, k: int) -> Neighbors:
+        """The ``k`` nearest of them."""
+        assert self.indices.shape[1] >= min(k, len(self) - 1)
+        return Neighbors(self.indices[:, :k], self.distances[:, :k])
+
+    def graph(self, k: int) -> sparse.csr_matrix:
+        """Cell x cell, symmetric: 1 where one is among the ``k`` nearest of the other, else 0."""
+        indices = self.first(k).indices
+        rows = np.repeat(np.arange(len(self)), indices.shape[1])
+        directed = sparse.csr_matrix((np.ones(indices.size), (rows, indices.ravel())), (len(self),) * 2)
+        return directed.maximum(directed.T)
+
+
+def neighborhood(z: np.ndarray | Neighbors, k: int) -> Neighbors:
+    """The ``k`` nearest other cells of each: searched in an embedding, or taken from a search that was done."""
+    return z.first(k) if isinstance(z, Neighbors) else Neighbors(*nearest_cells(centered(z), k))
 
 
 def centered(z: np.ndarray) -> np.ndarray:

@@ -1,20 +1,25 @@
-"""A plane to draw an embedding in: UMAP where it is installed, PCA otherwise, and the name of which."""
+"""A plane to draw an embedding in: UMAP where it is installed, PCA otherwise, t-SNE on request."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import warnings
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from remadom.errors import InputError, MissingExtra, nearest
 from remadom.eval.neighbors import centered
 
 logger = logging.getLogger(__name__)
 
+Method = Literal["auto", "umap", "pca", "tsne"]
+
 UMAP_CELLS = (50, 50_000)
-"""Fewest and most cells that are laid out by UMAP: it takes some milliseconds of one core a cell."""
+"""Fewest and most cells that are laid out by UMAP without being asked to: it takes some milliseconds a cell."""
+FEWEST_NEIGHBORS = 16
+"""Fewest cells that have neighborhoods, for UMAP or t-SNE."""
 
 
 class Layout(NamedTuple):
@@ -24,45 +29,76 @@ class Layout(NamedTuple):
     name: str
 
 
-def plane(z: np.ndarray, *, seed: int = 0) -> Layout:
+def plane(z: np.ndarray, method: Method = "auto", *, seed: int = 0) -> Layout:
     """Lay an embedding out in a plane, the same for the same seed.
 
     Parameters
     ----------
     z
         Cell x latent.
+    method
+        ``"auto"``: UMAP if the package umap-learn is installed and the number of cells is within ``UMAP_CELLS``,
+        else PCA. ``"umap"`` (15 neighbors) and ``"tsne"`` (perplexity 30, or a third of the cells) whatever the
+        number of cells: both start from the principal components, and t-SNE takes minutes for 50,000. Fewer than
+        ``FEWEST_NEIGHBORS`` cells, and cells on a line, are always laid out by PCA.
     seed
-        Seed of UMAP; PCA has no chance in it.
-
-    Returns
-    -------
-    Layout
-        UMAP (15 neighbors, started from the principal components) if the package umap-learn is installed, the
-        number of cells is within ``UMAP_CELLS`` and they do not lie on a line; else the first two principal
-        components.
+        Seed of UMAP and t-SNE; PCA has no chance in it.
 
     Raises
     ------
     InputError
-        ``z`` is not a matrix of finite numbers.
+        ``z`` is not a matrix of finite numbers, there is no such method, or UMAP is asked for and not installed.
 
     References
     ----------
     McInnes et al., Journal of Open Source Software 2018, doi:10.21105/joss.00861
+    van der Maaten, JMLR 2014, 15(93):3221-3245
     """
+    if method not in get_args(Method):
+        raise InputError(f"layout '{method}' does not exist: {nearest(method, get_args(Method))}")
     z = centered(z)
     components = _principal(z)
+    if not components.any(axis=0).all() or len(z) < FEWEST_NEIGHBORS:
+        method = "pca"
+    elif method == "auto":
+        method = _chosen(len(z))
+    if method == "umap":
+        return Layout(_umap(z, components, seed), "UMAP")
+    if method == "tsne":
+        return Layout(_tsne(z, components, seed), "t-SNE")
+    return Layout(components, "PCA")
+
+
+def _chosen(n_cells: int) -> Method:
     fewest, most = UMAP_CELLS
-    if not fewest <= len(z) <= most or not components.any(axis=0).all():
-        return Layout(components, "PCA")
+    if not fewest <= n_cells <= most:
+        return "pca"
     if importlib.util.find_spec("umap") is None:
         logger.info("the figure is drawn by PCA; for UMAP: pip install 'remadom[eval]'")
-        return Layout(components, "PCA")
+        return "pca"
+    return "umap"
+
+
+def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
+    if importlib.util.find_spec("umap") is None:
+        raise MissingExtra("umap-learn", "eval", "the layout umap")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImportWarning)  # it misses TensorFlow, for a class not used here
         from umap import UMAP
     start = 10 * components / np.abs(components).max()
-    return Layout(UMAP(init=start, n_epochs=200, random_state=seed, n_jobs=1).fit_transform(z), "UMAP")
+    neighbors = min(15, len(z) - 1)
+    found = UMAP(n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1)
+    xy: np.ndarray = found.fit_transform(z)
+    return xy
+
+
+def _tsne(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE  # takes a second to import, and is rarely asked for
+
+    start = 1e-4 * components / components[:, 0].std()
+    found = TSNE(perplexity=min(30.0, (len(z) - 1) / 3), init=start, random_state=seed)
+    xy: np.ndarray = found.fit_transform(z)
+    return xy
 
 
 def _principal(z: np.ndarray) -> np.ndarray:

@@ -1,119 +1,86 @@
-"""The report of a run: one HTML file that holds everything it shows and asks for nothing from anywhere."""
+"""The report of a run, or of several: one HTML file, made from what is in the run folder alone."""
 
 from __future__ import annotations
 
-import base64
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from numbers import Integral, Real
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from remadom.eval.report.beside import compared
+from remadom.eval.report.folder import FIGURES, RunFolder, read_run
+from remadom.eval.report.headline import headline, results, verdict
+from remadom.eval.report.page import (
+    Code,
+    Figure,
+    Gallery,
+    Report,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    render_report,
+    shown,
+)
+from remadom.eval.report.sections import sections
+from remadom.utils.outputs import REPORT
 
-from remadom.errors import InputError
-from remadom.utils.files import write_text
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text and numbers; the first column names the row. A number is shown with four digits."""
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A PNG file, and what is to be seen in it (also read aloud in its place)."""
-
-    title: str
-    path: str | Path
-    caption: str
+__all__ = [
+    "FIGURES",
+    "Code",
+    "Figure",
+    "Gallery",
+    "Report",
+    "RunFolder",
+    "Section",
+    "Table",
+    "Text",
+    "Verdict",
+    "headline",
+    "read_run",
+    "render_report",
+    "shown",
+    "write_comparison",
+    "write_report",
+]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a report says, in the order in which it says it.
+def write_report(run_dir: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a finished run from the files in its folder.
 
-    Attributes
+    Parameters
     ----------
-    title
-        Name of the run.
-    verdict_lines
-        What came out, in sentences.
-    tables, figures
-        The evidence.
-    config_text
-        The resolved configuration, as it was written.
-    notes
-        Warnings, and what the reader should know.
-    versions
-        Version by package.
-    """
-
-    title: str
-    verdict_lines: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = ()
-    config_text: str = ""
-    notes: Sequence[str] = ()
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-
-def render_report(report: Report, path: str | Path) -> None:
-    """Write a report as one HTML file, atomically; all text in it is shown as text, whatever it contains.
+    run_dir
+        The folder; ``metrics.final.json`` must be there, the other files are shown where they are.
+    out
+        The HTML file; ``report.html`` in the folder by default.
 
     Raises
     ------
     InputError
-        A figure is not there or is not a PNG, or a row of a table has not as many cells as the table columns.
+        There is no finished run, or a file of it cannot be read or shown.
     """
-    for table in report.tables:
-        uneven = [row for row in table.rows if len(row) != len(table.columns)]
-        if uneven:
-            raise InputError(
-                f"report: table '{table.title}' has {len(table.columns)} columns, and a row of {len(uneven[0])}"
-            )
-    environment = Environment(
-        loader=PackageLoader(__name__, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"shown": shown, "numeric": _numeric, "embedded": _embedded}
-    text = environment.get_template("template.html.jinja").render(report=report)
-    write_text(path, text.encode(errors="replace").decode())
+    run = read_run(run_dir)
+    trust = run.evaluation.get("trust")
+    verdicts = [Verdict(trust.get("verdict", "unknown"), verdict(run.metrics))] if trust else []
+    report = Report(f"remadom: {run.title}", verdicts, results(run.metrics), sections(run))
+    path = run.path / REPORT if out is None else Path(out)
+    render_report(report, path)
+    return path
 
 
-def shown(value: Any) -> str:
-    """A value as a reader wants it: thousands apart, four digits of a fraction, a dash for nothing."""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, Integral):
-        return f"{int(value):,}"
-    if isinstance(value, Real):
-        number = float(value)
-        return "—" if math.isnan(number) else f"{number:,.4g}" if abs(number) < 1e4 else f"{number:,.0f}"
-    return "—" if value is None else str(value)
+def write_comparison(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write one HTML file in which several runs stand side by side.
 
+    Parameters
+    ----------
+    run_dirs
+        Folders of finished runs, each once.
+    out
+        The HTML file.
 
-def _numeric(value: Any) -> bool:
-    return value is None or (isinstance(value, Real) and not isinstance(value, bool))
-
-
-def _embedded(path: str | Path) -> str:
-    """A PNG file as a data address."""
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"report: the figure {path} does not exist; draw it before the report") from None
-    if not content.startswith(_PNG):
-        raise InputError(f"report: {path} is not a PNG file; draw the figure as PNG")
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    Raises
+    ------
+    InputError
+        A folder holds no finished run or is named twice, or a file cannot be read or shown.
+    """
+    render_report(compared([read_run(folder) for folder in run_dirs]), out)
+    return Path(out)

@@ -39,9 +39,19 @@ LARGE = Facts(
     shared=1_000_000,
     batches=20,
 )
-"""A data set to which every rule of the plan applies."""
+"""A data set to which nearly every rule of the plan applies."""
 
-PLANNED = {choice.key for choice in choose(LARGE, {})}
+UNLINKED = Facts(
+    n_cells=3_000,
+    features={"rna": 2_000, "adt": 100},
+    has={"rna": 1_500, "adt": 1_500},
+    shared=0,
+    linked=False,
+    common_names=60,
+)
+"""Two modalities that no cell links, but whose features have names in common."""
+
+PLANNED = {choice.key for facts in (LARGE, UNLINKED) for choice in choose(facts, {})}
 """Keys that are chosen from the data where nobody gives them."""
 
 WORDS = {
@@ -270,6 +280,8 @@ def kind(schema: dict[str, Any]) -> str:
     """Type of a value in words, from its JSON schema."""
     if "anyOf" in schema:
         return " or ".join(kind(part) for part in schema["anyOf"])
+    if "$ref" in schema:
+        return f"section {code(schema['$ref'].rpartition('/')[2])}"
     if "enum" in schema:
         return " or ".join(map(code, schema["enum"]))
     if schema.get("type") == "array":

@@ -153,7 +153,7 @@ def _settings(provider: str, params: dict[str, Any]) -> BridgeSettings:
 def _one_space(views: Mapping[str, View], obs: pd.DataFrame) -> tuple[dict[str, View], pd.DataFrame]:
     """The first modality and the cells that have it, numbered anew."""
     name, view = next(iter(views.items()))
-    here = View(name, np.arange(len(view)), view.features, view.names, view.ready)
+    here = view.at(np.arange(len(view)))
     return {name: here}, obs.iloc[view.cells]
 
 

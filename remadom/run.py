@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from remadom.config.build import Assembly, assemble, build_model, open_source
+from remadom.config.build import Assembly, assemble
 from remadom.config.load import Raw, to_yaml, validate
-from remadom.data.loader import Loader
-from remadom.data.prepared import Prepared
+from remadom.config.trained import Trained
 from remadom.errors import InputError
-from remadom.results import (
-    alignment,
-    bridging,
-    draw,
-    embedding_arrays,
-    measure,
-    obs_arrays,
-    write_report,
-)
+from remadom.results.arrays import embedding_arrays
+from remadom.results.record import Run, record
 from remadom.train.callbacks import History
 from remadom.train.embedding import embed_cells
 from remadom.train.stopping import check_monitor, monitored
 from remadom.train.trainer import Trainer
 from remadom.utils.checkpoint import load_checkpoint
 from remadom.utils.files import write_text
-from remadom.utils.outputs import (
-    ALIGNMENT,
-    BRIDGE,
-    CONFIG,
-    EMBEDDINGS,
-    LAST,
-    METRICS,
-    OBS_ARRAYS,
-    RunDir,
-    write_arrays,
-)
+from remadom.utils.log import collected_warnings
+from remadom.utils.outputs import CONFIG, DIAGNOSIS, EMBEDDINGS, LAST, RunDir, write_arrays
 from remadom.utils.seed import seed_everything
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: where its outputs are, how training went, and what was measured."""
-
-    dir: RunDir
-    assembly: Assembly
-    history: History
-    metrics: dict[str, Any]
 
 
 def train(
@@ -94,11 +61,19 @@ def train(
     out = RunDir(asked.logging.run_dir)
     out.check(overwrite=overwrite, resume=resume is not None)
     seed_everything(asked.optim.seed)
-    assembly = assemble(config, where=where, data=data)
-    if announce is not None:
-        announce(assembly)
-    settings = assembly.config
-    monitor = monitored(settings.optim, len(assembly.split.val) > 0)
+    with collected_warnings() as warned:
+        assembly = assemble(config, where=where, data=data)
+        if announce is not None:
+            announce(assembly)
+        history = _fit(assembly, out, resume)
+        assembly.objective.load_state_dict(load_checkpoint(out.checkpoint)["model"])
+        return record(assembly, history, out, warned=warned)
+
+
+def _fit(assembly: Assembly, out: RunDir, resume: Path | None) -> History:
+    """Train what was assembled; the checkpoints and logs are in the folder then."""
+    settings, validating = assembly.config, len(assembly.split.val) > 0
+    monitor = monitored(settings.optim, validating)
     if monitor is not None:
         check_monitor(monitor, assembly.objective.names)
     trainer = Trainer(
@@ -111,22 +86,9 @@ def train(
     )
     out.begin(resume=resume is not None)
     write_text(out / CONFIG, to_yaml(settings))
-    validation = assembly.loader(assembly.split.val) if len(assembly.split.val) else None
-    history = trainer.fit(assembly.training_loader(), validation, resume=resume)
-    assembly.objective.load_state_dict(load_checkpoint(out.checkpoint)["model"])
-    latent = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells)))
-    write_arrays(out / EMBEDDINGS, embedding_arrays(assembly.source.obs_names, latent))
-    write_arrays(out / OBS_ARRAYS, obs_arrays(assembly))
-    metrics = measure(assembly, latent, history)
-    aligned = alignment(assembly, history) if assembly.objective.terms else None
-    bridged = bridging(assembly)
-    for name, found in ((ALIGNMENT, aligned), (BRIDGE, bridged)):
-        if found is not None:
-            out.write_json(name, found)
-    figures = draw(assembly, latent, history, out) if settings.evaluation.figures else []
-    write_report(assembly, history, metrics, figures, out, aligned=aligned, bridged=bridged)
-    out.write_json(METRICS, metrics)
-    return Run(out, assembly, history, metrics)
+    out.write_json(DIAGNOSIS, assembly.described())
+    validation = assembly.loader(assembly.split.val) if validating else None
+    return trainer.fit(assembly.training_loader(), validation, resume=resume)
 
 
 def embed(
@@ -158,20 +120,10 @@ def embed(
     target = path.with_name(name) if out is None else Path(out)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another --out, or give --overwrite")
-    parts = load_checkpoint(path)
-    metadata = parts["metadata"]
-    raw = metadata["config"]
-    if data is not None:  # its layout need not be that of the training data
-        raw = {**raw, "data": {**raw["data"], "keys": {}, "modalities": None}}
-    config = validate(raw, str(path))
-    prepared = Prepared.from_state(metadata["prepared"])
-    source = open_source(config, data, among=list(prepared.steps))
-    model = build_model(config)
-    own = "model."  # an objective's weights: those of heads are not needed
-    model.load_state_dict({k.removeprefix(own): v for k, v in parts["model"].items() if k.startswith(own)})
-    source = prepared.apply(source)
-    loader = Loader(source, np.arange(source.n_cells), batch_size=config.optim.batch_size)
-    return write_arrays(target, embedding_arrays(source.obs_names, embed_cells(model, loader)))
+    trained = Trained.load(path)
+    source = trained.source(data)
+    latent = embed_cells(trained.model, trained.loader(source))
+    return write_arrays(target, embedding_arrays(source.obs_names, latent))
 
 
 def resumed_config(checkpoint: str | Path) -> Raw:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import remadom
-from remadom.cli import bridge, config, demo, embed, mock, train
+from remadom.cli import bridge, config, demo, diagnose, embed, evaluate, export, impute, mock, report, train
 
 app = typer.Typer(
     name="remadom",
@@ -14,7 +14,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (train, embed, bridge, mock, demo):
+for module in (diagnose, train, embed, impute, evaluate, report, export, bridge, mock, demo):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(config.app, name="config")
 

@@ -13,7 +13,8 @@ from remadom.errors import InputError
 
 if TYPE_CHECKING:
     from remadom.config.build import Assembly
-    from remadom.run import Run
+    from remadom.results.forecast import Forecast
+    from remadom.results.record import Run
 
 Words = Annotated[
     list[str] | None,
@@ -27,6 +28,9 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", "--cfg", help="Configuration: YAML or JSON.", show_default=False),
 ]
+
+COHORTS = 20
+"""Cohorts of the first page."""
 
 
 @told
@@ -44,7 +48,7 @@ def command(
     from remadom import run  # the libraries behind it take seconds to import
 
     where = "" if config is None else str(config)
-    show_results(run.train(raw, where=where, resume=resume, overwrite=overwrite, announce=show_plan))
+    show_results(run.train(raw, where=where, resume=resume, overwrite=overwrite, announce=show_first_page))
 
 
 def raw_config(words: list[str], config: Path | None, resume: Path | None = None) -> dict[str, Any]:
@@ -75,24 +79,74 @@ def raw_config(words: list[str], config: Path | None, resume: Path | None = None
     return raw
 
 
+def show_first_page(assembly: Assembly) -> None:
+    """Print what the data is, the settings that follow from it, and what the run will take."""
+    from remadom.results.forecast import forecast
+
+    show_plan(assembly)
+    show_forecast(forecast(assembly), assembly)
+
+
+def show_forecast(taken: Forecast, assembly: Assembly) -> None:
+    """Print how long a run will take from here, and how much memory."""
+    stops = " or less, as it stops early" if assembly.config.optim.early_stopping.enabled else ""
+    typer.echo(
+        f"time: about {duration(taken.seconds)} (training {duration(taken.training)}{stops}, measuring "
+        f"{duration(taken.measuring)}, figures {duration(taken.drawing)}) on this machine, as busy as it is now"
+    )
+    free = "" if taken.free_mb is None else f", {taken.free_mb:,.0f} MB are free"
+    typer.echo(
+        f"memory: about {taken.peak_mb:,.0f} MB at most, {taken.matrices_mb:,.0f} MB the matrices{free}"
+    )
+    if taken.free_mb is not None and taken.peak_mb > taken.free_mb:
+        typer.echo(
+            "check: this may not fit: data.backed=true leaves the matrices in the file, data.preprocess.rna.hvg and "
+            "data.preprocess.atac.n_top take fewer features, evaluation.max_cells measures on fewer cells"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def show_plan(assembly: Assembly) -> None:
-    """Print what was found in the data and the settings that follow from it."""
+    """Print what the data is, what to know about it, and the settings that follow from it."""
     from rich.console import Console
     from rich.table import Table
 
-    from remadom.config.plan import pattern_table
+    from remadom.data.problem import together
 
     out = Console(soft_wrap=True, highlight=False)
-    source, config = assembly.source, assembly.config
-    cells = Table("modalities", "missing", "cells", title=config.data.path or "data", title_justify="left")
-    for has, lacks, count in pattern_table(source):
-        cells.add_row(has, lacks, f"{count:,}")
+    source, config, found = assembly.source, assembly.config, assembly.diagnosis
+    cells = Table(
+        "dataset",
+        "batch",
+        "modalities",
+        "cells",
+        "labeled",
+        title=config.data.path or "data",
+        title_justify="left",
+    )
+    for c in found.cohorts[:COHORTS]:
+        cells.add_row(c.dataset, c.batch, together(c.modalities), f"{c.cells:,}", f"{c.labeled:,}")
     out.print(cells)
+    if len(found.cohorts) > COHORTS:
+        out.print(f"and {len(found.cohorts) - COHORTS:,} more cohorts", markup=False)
+    out.print(f"problem: {found.problem.kind}: {found.problem.why}", markup=False)
+    for kind, why in found.problem.others.items():
+        out.print(f"also {kind}: {why}", markup=False)
+    if found.links.thinnest is not None:
+        out.print(f"links: {found.links.words}", markup=False)
+    for words in found.links.lost:
+        out.print(f"cannot be recovered: {words}", markup=False)
+    for words in found.checks:
+        out.print(f"check: {words}", markup=False)
     sizes = ", ".join(f"{m} {len(source.features[m]):,}" for m in source.modalities)
-    groups = ", ".join(f"{name} {len(names)}" for name, (_, names) in assembly.groups.items())
-    out.print(f"features: {sizes}; groups: {groups}", markup=False)
     parts = ", ".join(f"{name} {len(getattr(assembly.split, name)):,}" for name in ("train", "val", "test"))
-    out.print(f"cells: {parts}", markup=False)
+    out.print(f"features: {sizes}; cells: {parts}", markup=False)
     for note in assembly.notes:
         out.print(f"note: {note}", markup=False)
     if assembly.choices:
@@ -107,7 +161,7 @@ def show_results(run: Run) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from remadom.results import headline
+    from remadom.eval.report import headline
     from remadom.utils.outputs import BEST, EMBEDDINGS, REPORT
 
     out = Console(soft_wrap=True, highlight=False)

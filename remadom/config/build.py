@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from remadom.config.schema import RunConfig
 from remadom.core.decoders import DECODERS
 from remadom.core.fusion import ProductOfExperts
 from remadom.core.vae import MosaicVAE
+from remadom.data.diagnosis import Diagnosis, diagnose
 from remadom.data.fit import fit_preprocess
+from remadom.data.holdout import Hidden, held_out
 from remadom.data.loader import Codes, Loader, groups_of, times_of
 from remadom.data.modality import modality_named
 from remadom.data.partners import GroupPartners
@@ -41,10 +44,14 @@ class Assembly:
     """Everything that a run is made of."""
 
     config: RunConfig
+    diagnosis: Diagnosis
+    """What the data is, as trained on."""
     choices: list[plan.Choice]
     notes: list[str]
+    hidden: dict[str, Hidden]
+    """Cells whose values in a modality are known and were kept out of training."""
     measured: Source
-    """The data as measured, features selected, held-out values included."""
+    """The data with all that is known, features selected, held-out values included."""
     source: Source
     """The data as trained on: held-out values hidden."""
     split: Split
@@ -55,16 +62,18 @@ class Assembly:
     objective: Objective
     ties: terms.Ties
     batches: Callable[..., Loader]
-    """Batches of some cells of the source, in the run's batch size and seed."""
+    """Batches of some cells of a source, in the run's batch size and seed."""
 
-    def loader(self, cells: np.ndarray) -> Loader:
-        """Batches of some cells, in their order."""
-        return self.batches(cells)
+    def loader(self, cells: np.ndarray, source: Source | None = None) -> Loader:
+        """Batches of some cells, in their order; of the source that is trained on, or of a variant of it."""
+        return self.batches(self.source if source is None else source, cells)
 
     def training_loader(self) -> Loader:
         """Shuffled batches of the training cells, with the partners that the terms need."""
         keys = self.ties.group_keys
-        loader = self.batches(self.split.train, shuffle=True, strata=terms.strata_of(keys, self.groups))
+        loader = self.batches(
+            self.source, self.split.train, shuffle=True, strata=terms.strata_of(keys, self.groups)
+        )
         at_least = self.config.structure.group_cells
         for key in keys if at_least else ():
             partners = GroupPartners(self.groups[key][0], self.split.train, at_least)
@@ -72,6 +81,14 @@ class Assembly:
         if self.objective.structure is not None:
             self.objective.structure.attach(loader.sampler.partners.__setitem__)
         return loader
+
+    def described(self) -> dict[str, Any]:
+        """What the data is and which settings follow from it, as plain values: ``diagnosis.json``."""
+        settings = [
+            {"setting": choice.key, "value": json.dumps(choice.value), "why": choice.reason}
+            for choice in self.choices
+        ]
+        return {**self.diagnosis.as_dict(), "settings": settings}
 
     def metadata(self) -> dict[str, Any]:
         """What a checkpoint needs so that the model can be rebuilt and used on other cells."""
@@ -102,8 +119,14 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     config = validate(raw, where)
     components.check_components(config, where)
     measured = open_source(config, data)
-    visible, held_out = hide_held_out(measured, config.evaluation.holdout_key)
-    choices = plan.choose(plan.Facts.of(visible, config.data.batch_key), raw)
+    measured, visible, hidden = hide_known(measured, config)
+    diagnosis = diagnose(
+        visible,
+        batch_key=config.data.batch_key,
+        dataset_key=config.data.dataset_key,
+        label_key=config.evaluation.label_key,
+    )
+    choices = plan.choose(plan.Facts.of(visible, diagnosis), raw)
     config = validate(plan.apply(choices, raw), where)
     sections = model_sections(config, visible)
     for modality in visible.modalities:
@@ -132,22 +155,23 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     start_from_data(model, source, split.train, groups["batch"][0], config.optim.seed)
     batches = partial(
         Loader,
-        source,
         batch_size=config.optim.batch_size,
         seed=config.optim.seed,
         groups=groups,
         time=time,
         library=library_of(model, prepared),
     )
-    training = batches(np.sort(split.train))
+    training = batches(source, np.sort(split.train))
     structure = terms.build_structure(ties, config, source, split.train, groups, model, training)
     if structure is not None:  # what rests on fixed features: no edges is told before a run begins
         structure.refresh(0)
-    notes = [*_source_notes(measured, held_out), *prepared.notes]
+    notes = [*_source_notes(measured, hidden), *prepared.notes]
     return Assembly(
         config=config,
+        diagnosis=diagnosis,
         choices=choices,
         notes=notes,
+        hidden=hidden,
         measured=prepared.apply(measured),
         source=source,
         split=split,
@@ -183,18 +207,33 @@ def open_source(config: RunConfig, data: Any = None, among: Sequence[str] | None
     )
 
 
-def hide_held_out(source: Source, key: str) -> tuple[Source, dict[str, np.ndarray]]:
-    """Hide the modality of the cells that its own obs flags under ``key``; the cells by modality."""
-    held_out = {}
-    for modality in source.modalities:
-        obs = source.obs_of(modality)
-        if obs is None or key not in obs:
-            continue
-        flagged = obs[key].map(lambda value: value in (True, "True")).to_numpy(dtype=bool)
-        if flagged.any():
-            held_out[modality] = flagged
-            source = source.hide(modality, flagged)
-    return source, held_out
+def hide_known(measured: Source, config: RunConfig) -> tuple[Source, Source, dict[str, Hidden]]:
+    """The data with every value that is known, the data to train on, and the cells that differ, by modality."""
+    evaluation = config.evaluation
+    hidden = held_out(
+        measured,
+        evaluation.holdout,
+        key=evaluation.holdout_key,
+        batch_key=config.data.batch_key,
+        seed=config.optim.seed,
+    )
+    visible = measured
+    for modality, those in hidden.items():
+        visible = visible.hide(modality, those.cells)
+    if evaluation.truth_key is None:
+        return measured, visible, hidden
+    known = measured.revealed(evaluation.truth_key)
+    for modality in known.modalities:
+        told = known.has[modality] & ~measured.has[modality]
+        if told.any():
+            words = f"with a known truth in obsm['{evaluation.truth_key}{modality}']"
+            before = hidden.get(modality)
+            hidden[modality] = (
+                Hidden(told, words)
+                if before is None
+                else Hidden(told | before.cells, f"{before.words} or {words}")
+            )
+    return known, visible, hidden
 
 
 def trainable(split: Split, source: Source) -> Split:
@@ -308,12 +347,12 @@ def _is_counts(sections: Mapping[str, Any], modality: str) -> bool:
     return modality in sections["decoders"] or (encoder is not None and encoder["input"] != "identity")
 
 
-def _source_notes(source: Source, held_out: Mapping[str, np.ndarray]) -> list[str]:
+def _source_notes(source: Source, hidden: Mapping[str, Hidden]) -> list[str]:
     notes = [
         f"{name}: in the file, not used (data.keys and data.modalities choose)" for name in source.ignored
     ]
     notes += [
-        f"{modality}: {int(cells.sum()):,} cells are flagged as held out and keep their values out of training"
-        for modality, cells in held_out.items()
+        f"{modality}: {int(those.cells.sum()):,} cells {those.words} keep it out of training, for scoring"
+        for modality, those in hidden.items()
     ]
     return notes

@@ -6,7 +6,7 @@ A setting is taken from here only where neither the configuration file nor the c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -15,10 +15,15 @@ import numpy as np
 
 from remadom.config.load import Raw, overlay, validate
 from remadom.config.schema import RunConfig
+from remadom.data.diagnosis import Diagnosis
+from remadom.data.problem import batches_by_dataset
 from remadom.data.source import Source
 
 STEPS = 2500
 """Optimizer steps after which the fits that we have looked at no longer changed much."""
+
+FEWEST_LINKS = 5
+"""Features of the same name from which two modalities are linked by them."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +39,29 @@ class Facts:
     batches: int = 1
     """Batches that the obs column of the configuration tells apart."""
 
+    studies: int = 1
+    """Data sets, where at least two of them have several batches each."""
+
+    linked: bool = True
+    """Whether cells link all modalities, directly or through others."""
+
+    common_names: int = 0
+    """Feature names that modalities which no cell links have in common."""
+
     @classmethod
-    def of(cls, source: Source, batch_key: str) -> Facts:
-        """Facts of a source."""
+    def of(cls, source: Source, diagnosis: Diagnosis) -> Facts:
+        """Facts of a source and of what it was found to be."""
+        by_dataset = batches_by_dataset(diagnosis.cohorts)
         count = np.sum([source.has[m] for m in source.modalities], axis=0)
         return cls(
             n_cells=int((count > 0).sum()),
             features={m: len(source.features[m]) for m in source.modalities},
             has={m: int(source.has[m].sum()) for m in source.modalities},
             shared=int((count > 1).sum()),
-            batches=source.obs[batch_key].nunique() if batch_key in source.obs else 1,
+            batches=len({cohort.batch for cohort in diagnosis.cohorts}),
+            studies=len(by_dataset) if diagnosis.nested else 1,
+            linked=diagnosis.links.connected,
+            common_names=_common_names(source, diagnosis.links.parts),
         )
 
 
@@ -134,6 +152,15 @@ def _alignment(facts: Facts, config: RunConfig) -> Iterator[Choice]:
         yield Choice("alignment", heads, reason)
 
 
+def _bridge(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    if not facts.linked and len(facts.features) == 2 and facts.common_names >= FEWEST_LINKS:
+        yield Choice(
+            "bridge.provider",
+            "linked_features",
+            f"no cell links {' and '.join(facts.features)}, but {facts.common_names:,} of their features have one name",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     _batch_size,
     _epochs,
@@ -144,6 +171,7 @@ RULES: tuple[Rule, ...] = (
     _peaks,
     _dropout,
     _alignment,
+    _bridge,
 )
 
 
@@ -165,6 +193,14 @@ def apply(choices: list[Choice], given: Raw) -> Raw:
             nested = {key: nested}
         raw = overlay(raw, nested)
     return overlay(raw, given)
+
+
+def _common_names(source: Source, parts: Sequence[Sequence[str]]) -> int:
+    """Names that features of different parts share, in any case; 0 where all is one part."""
+    if len(parts) < 2:
+        return 0
+    names = [{str(f).casefold() for m in part for f in source.features[m]} for part in parts]
+    return min(len(one & other) for one, other in combinations(names, 2))
 
 
 def _is_given(given: Any, dotted: str) -> bool:

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from remadom.data.settings import DataSettings
+from remadom.data.settings import DataSettings, Holdout
 from remadom.registry import Section
 from remadom.schedule import Scheduled
 from remadom.train.settings import LoggingSettings, OptimSettings
@@ -165,8 +165,18 @@ class EvaluationSettings(Section):
     holdout_key: str = "heldout_truth"
     """Column in a modality's own obs: cells flagged there keep that modality out of training, for scoring."""
 
+    holdout: dict[str, Holdout] = {}
+    """More cells that keep a modality out of training, for scoring, by modality."""
+
+    truth_key: str | None = "truth_"
+    """Where the data tells the values of cells that lack a modality, for scoring only: ``obsm[<truth_key><modality>]``,
+    as mock data do; null reads none."""
+
     max_cells: PositiveInt = 5000
     """Metrics and figures use at most this many cells, drawn with the seed."""
+
+    layout: Literal["auto", "umap", "pca", "tsne"] = "auto"
+    """Plane in which the embedding is drawn: by UMAP where it is installed and PCA otherwise, or by one of them."""
 
     figures: bool = True
     """Whether figures are drawn."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,10 @@ EMBEDDINGS = "embeddings.npz"
 OBS_ARRAYS = "obs_arrays.npz"
 ALIGNMENT = "alignment_metrics.json"
 BRIDGE = "bridge_metrics.json"
+DIAGNOSIS = "diagnosis.json"
+CALIBRATION = "calibration.npz"
+WARNINGS = "warnings.json"
+VERSIONS = "versions.json"
 REPORT = "report.html"
 LAST, LAST_TOO = "checkpoint.last.pt", "last.pt"
 BEST, BEST_TOO = "checkpoint.best.pt", "best.pt"
@@ -31,6 +35,10 @@ OUTPUTS = (
     OBS_ARRAYS,
     ALIGNMENT,
     BRIDGE,
+    DIAGNOSIS,
+    CALIBRATION,
+    WARNINGS,
+    VERSIONS,
     REPORT,
     LAST,
     LAST_TOO,
@@ -94,6 +102,8 @@ class RunDir:
     def begin(self, *, resume: bool) -> None:
         """Make the folder; what an earlier run left is removed unless it is continued."""
         self.path.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            shutil.rmtree(self.figures, ignore_errors=True)
         self.figures.mkdir(exist_ok=True)
         for name in (METRICS, REPORT) if resume else OUTPUTS:
             (self / name).unlink(missing_ok=True)
@@ -110,7 +120,7 @@ class RunDir:
             number += 1
         return chosen
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
+    def write_json(self, name: str, value: Mapping[str, Any] | Sequence[Any]) -> Path:
         """Write JSON with the keys in the order given."""
         write_text(self / name, json.dumps(value, indent=2) + "\n")
         return self / name

@@ -16,18 +16,22 @@ from remadom.config.load import overlay, read_config
 from remadom.data.mock import write_mock
 from remadom.data.mock_cells import PROBLEMS
 from remadom.errors import InputError
-from remadom.results import headline
+from remadom.eval.report import headline
 from remadom.utils.outputs import (
     ALIGNMENT,
     BEST,
     BEST_TOO,
+    CALIBRATION,
     CONFIG,
+    DIAGNOSIS,
     EMBEDDINGS,
     LAST,
     LAST_TOO,
     METRICS,
     OBS_ARRAYS,
     REPORT,
+    VERSIONS,
+    WARNINGS,
 )
 
 SIZES = {"cells": 160, "genes": 40, "peaks": 50, "proteins": 6}
@@ -58,14 +62,16 @@ def test_outputs_are_all_there_in_both_spellings(tmp_path: Path):
     done = run.train(mock(tmp_path, "mosaic"))
     names = {p.name for p in done.dir.path.iterdir()}
     assert names == {
-        CONFIG, METRICS, EMBEDDINGS, OBS_ARRAYS, REPORT, LAST, LAST_TOO, BEST, BEST_TOO,
-        ALIGNMENT, "train_log.csv", "train_history.json", "figures",
-    }  # fmt: skip
+            CONFIG, METRICS, EMBEDDINGS, OBS_ARRAYS, REPORT, LAST, LAST_TOO, BEST, BEST_TOO, CALIBRATION,
+            ALIGNMENT, DIAGNOSIS, VERSIONS, WARNINGS, "train_log.csv", "train_history.json", "figures",
+        }  # fmt: skip
     assert (done.dir / LAST).samefile(done.dir / LAST_TOO)
     assert (done.dir / BEST).samefile(done.dir / BEST_TOO)
-    assert {p.name for p in done.dir.figures.iterdir()} == {"losses.png", "embedding.png"}
+    assert {"losses.png", "embedding.png", "mosaic.png", "figures.json"} <= {
+        p.name for p in done.dir.figures.iterdir()
+    }
     metrics = json.loads((done.dir / METRICS).read_text())
-    assert set(metrics) == {"run", "train", "val", "evaluation"}
+    assert set(metrics) == {"run", "train", "val", "alignment", "bridge", "evaluation"}
     assert metrics["run"]["modalities"]["adt"]["features"] == SIZES["proteins"]
     arrays = np.load(done.dir / OBS_ARRAYS, allow_pickle=False)
     assert set(arrays) >= {
@@ -162,7 +168,7 @@ def test_held_out_values_stay_out_of_training_and_are_scored(tmp_path: Path):
     assert measured.rows("adt", at).nnz > 0
     assert source.has["rna"][at].all()
     score = done.metrics["evaluation"]["imputation"]["adt"]
-    assert score["rmse"] < score["rmse_mean_baseline"] * 1.5
+    assert score["rmse"] < score["baselines"]["mean"]["rmse"] * 1.5
     changed["adt"].X = changed["adt"].X.multiply(np.where(flagged, 7.0, 1.0)[:, None]).tocsr()
     other = overlay(raw, {"evaluation": {"figures": False}, "optim": {"epochs": 5}})
     other["logging"] = {"run_dir": str(tmp_path / "other")}

@@ -26,7 +26,9 @@ from remadom.config.load import gather, merge_bullets, validate
 from remadom.config.schema import HeadSettings, RunConfig
 from remadom.core.decoders import DECODERS
 from remadom.data.modality import MODALITIES
-from remadom.eval.metrics import embedding_metrics, imputation_metrics
+from remadom.eval.imputation import binary_metrics, imputation_metrics
+from remadom.eval.metrics import embedding_metrics
+from remadom.eval.modalities import modality_metrics
 from remadom.registry import Section
 from remadom.schedule import SCHEDULES
 from remadom.utils import outputs
@@ -101,7 +103,7 @@ def as_remadom(words: list[str]) -> list[str] | None:
         targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert set(words[1:]) <= targets
         return None
-    assert program in OTHER_PROGRAMS
+    assert program in OTHER_PROGRAMS or (program.endswith(".sh") and (ROOT / words[0]).is_file())
     return None
 
 
@@ -154,6 +156,8 @@ def known_keys() -> set[str]:
         keys |= {f"alignment.{name}.params.{key}" for key in HEADS.schema(name).model_fields}
     for name in BRIDGES:
         keys |= {f"bridge.{name}", *(f"bridge.{name}.{key}" for key in BRIDGES.schema(name).model_fields)}
+    measured = ("integration", "modalities", "imputation", "trust", "scib", "<type>")
+    keys |= {f"evaluation.{part}" for part in measured}  # of metrics.final.json
     return keys | {"model.beta.schedule"}
 
 
@@ -178,8 +182,17 @@ def test_every_output_and_every_metric_is_described():
     rng = np.random.default_rng(0)
     z, counts = rng.normal(size=(60, 3)), rng.poisson(3, size=(60, 4))
     groups = rng.integers(0, 2, size=(2, 60))
-    metrics = {**embedding_metrics(z, *groups), **imputation_metrics(counts, counts[::-1], counts.mean(0))}
-    assert len(metrics) == 14
+    cells = {"a": np.arange(60), "b": np.arange(60)}
+    metrics = {
+        **embedding_metrics(z, *groups, before=z),
+        **imputation_metrics(counts, counts[::-1]),
+        **binary_metrics(counts, counts[::-1] > 2),
+        **{
+            re.sub("_a_to_b|_b_to_a", "_<a>_to_<b>", name): 0
+            for name in modality_metrics({"a": z, "b": z}, cells, groups[0])["a-b"]
+        },
+    }
+    assert len(metrics) > 35
     page = (ROOT / "docs/outputs.md").read_text(encoding="utf-8")
     assert not [name for name in (*outputs.OUTPUTS, *metrics) if f"`{name}`" not in page]
 

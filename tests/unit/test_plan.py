@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from remadom.config.load import overlay, validate
 from remadom.config.plan import RULES, Facts, apply, choose
+from remadom.data.diagnosis import diagnose
+from remadom.data.mock import generate, to_anndata
+from remadom.data.source import Source
 
 CITE = Facts(
     n_cells=10_000,
@@ -13,6 +19,14 @@ CITE = Facts(
     has={"rna": 10_000, "adt": 6000},
     shared=6000,
     batches=3,
+)
+UNLINKED = Facts(
+    n_cells=800,
+    features={"rna": 2000, "adt": 100},
+    has={"rna": 400, "adt": 400},
+    shared=0,
+    linked=False,
+    common_names=60,
 )
 ATAC = Facts(n_cells=2000, features={"atac": 120_000}, has={"atac": 2000}, shared=0)
 
@@ -22,7 +36,7 @@ def chosen(facts: Facts, given: dict | None = None) -> dict:
 
 
 def test_every_rule_speaks_for_some_data_and_gives_a_reason():
-    choices = [*choose(CITE, {}), *choose(ATAC, {})]
+    choices = [*choose(CITE, {}), *choose(ATAC, {}), *choose(UNLINKED, {})]
     assert all(choice.reason for choice in choices)
     assert {choice.key for choice in choices} == {
         "optim.batch_size",
@@ -35,8 +49,9 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "data.preprocess.rna.hvg",
         "data.preprocess.atac.n_top",
         "alignment",
+        "bridge.provider",
     }
-    assert len(RULES) == 9
+    assert len(RULES) == 10
 
 
 def test_what_is_given_is_kept_and_the_rest_follows_it():
@@ -81,3 +96,23 @@ def test_batches_grow_with_the_data(n_cells: int, size: int):
     facts = Facts(n_cells=n_cells, features={"rna": 100}, has={"rna": n_cells}, shared=0)
     assert chosen(facts)["optim.batch_size"] == size
     assert 10 <= chosen(facts)["optim.epochs"] <= 200
+
+
+def test_two_modalities_that_no_cell_links_are_linked_by_names_if_they_have_any():
+    assert chosen(UNLINKED)["bridge.provider"] == "linked_features"
+    for facts in (CITE, replace(UNLINKED, common_names=2), replace(UNLINKED, linked=True)):
+        assert "bridge.provider" not in chosen(facts)
+    assert "bridge.provider" not in chosen(UNLINKED, {"bridge": {"provider": "gw"}})
+
+
+def test_facts_come_from_the_cells():
+    mock = generate("unpaired", cells=96, genes=30, proteins=6, modalities=["rna", "adt"])
+    data = to_anndata(mock)
+    data.uns["X_adt_names"] = np.array([*data.var_names[:5], "other"], dtype=object)
+    source = Source.open(data)
+    keys = {"batch_key": "batch", "dataset_key": "dataset", "label_key": "cell_type"}
+    facts = Facts.of(source, diagnose(source, **keys))
+    assert (facts.linked, facts.common_names, facts.batches, facts.studies) == (False, 5, 2, 1)
+    nested = Source.open(to_anndata(generate("hierarchical", cells=200, genes=30, peaks=30, proteins=6)))
+    facts = Facts.of(nested, diagnose(nested, **keys))
+    assert (facts.linked, facts.batches, facts.studies) == (True, 6, 3)

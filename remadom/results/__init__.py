@@ -1,0 +1,1 @@
+"""What is made of a trained run: embeddings, measures, figures, the report."""

@@ -1,0 +1,249 @@
+"""How long a run will take and how much memory: some of its real work is done and timed, the rest goes by size."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from remadom.config.build import Assembly
+from remadom.eval.baselines import MOST_FITTED
+from remadom.results.imputation import DRAWN, FEATURES, FEWEST, LEVELS, asked, without
+from remadom.train.embedding import embed_cells
+from remadom.train.imputation import DRAWS, impute_cells
+from remadom.train.optim import adamw, choose_device, choose_precision
+from remadom.utils.seed import derive, private_noise, seed_noise
+
+WARM, TIMED = 3, 15
+"""Steps before the clock runs, and steps that it measures."""
+PREDICTED = 64
+"""Cells that are predicted to time it."""
+LATER = 1
+"""Epoch that the steps are taken from: graphs and edges of the latent exist from it on."""
+
+PROBE = 0.057
+"""Processor seconds of the work of :func:`pace` on the machine on which the constants below were measured."""
+MEASURES = (0.2, 0.0014)
+"""Seconds of the scores of the embedding: at least, and a scored cell."""
+FIGURES = (11.0, 0.0057)
+"""Seconds of the figures: at least (UMAP is compiled), and a drawn cell."""
+SCORES, BASELINES = 8e-7, 1.5e-7
+"""Seconds of scoring a predicted value beside its baselines, and of these for each value that they are fitted on."""
+SCORED, FITTED = 40, 16
+"""Bytes held of each of the two."""
+BYTES = 8
+"""Bytes of a value that is not zero: a float32 and its column."""
+DRAWING_MB = 170
+"""Memory of the libraries that draw."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take on this machine, from what was assembled on.
+
+    Attributes
+    ----------
+    seconds
+        All of it; less where early stopping ends the training.
+    training, measuring, drawing
+        Its parts, seconds: training with validation; embedding, scores and held-out predictions; figures.
+    peak_mb, free_mb
+        Most memory of the process, and what is free now beside what the process has, MB; ``None`` if unknown.
+    matrices_mb
+        The part of it that the data takes in memory, or would take where ``data.backed`` leaves it in the file.
+    step_seconds, steps
+        A step of training, and the number of them.
+    took
+        Seconds of the forecast itself.
+    """
+
+    seconds: float
+    training: float
+    measuring: float
+    drawing: float
+    peak_mb: float
+    free_mb: float | None
+    matrices_mb: float
+    step_seconds: float
+    steps: int
+    took: float
+
+
+def forecast(assembly: Assembly) -> Forecast:
+    """Say what it takes to train, measure and draw what was assembled, which is left as it was.
+
+    Some steps of training, an embedding and a prediction are done and timed; scores and figures are known by size.
+
+    Parameters
+    ----------
+    assembly
+        What will be trained.
+    """
+    started = time.perf_counter()
+    config, split = assembly.config, assembly.split
+    epochs, figures = config.optim.epochs, config.evaluation.figures
+    with _unchanged(assembly):
+        step, refresh = _stepping(assembly)
+        embedding = _embedding(assembly)
+        scores = _scored(assembly)
+        predicting = _predicting(assembly, scores)
+    steps = -(-len(split.train) // config.optim.batch_size)
+    shown = min(assembly.source.n_cells, config.evaluation.max_cells)
+    structure = config.structure.refresh if config.bridge.provider is None else config.bridge.refresh
+    speed, values = pace(), assembly.diagnosis.modalities.values()
+    training = epochs * (steps * step + 2 * embedding * len(split.val)) + refresh * -(-epochs // structure)
+    measuring = embedding * assembly.source.n_cells + predicting
+    measuring += speed * (MEASURES[0] + MEASURES[1] * shown + sum(of.seconds for of in scores.values()))
+    drawing = speed * (FIGURES[0] + FIGURES[1] * shown) if figures else 0.0
+    return Forecast(
+        seconds=training + measuring + drawing,
+        training=training,
+        measuring=measuring,
+        drawing=drawing,
+        peak_mb=peak_mb()
+        + max((of.mb for of in scores.values()), default=0.0)
+        + (DRAWING_MB if figures else 0),
+        free_mb=free_mb(),
+        matrices_mb=sum(BYTES * v.density * v.cells * v.features for v in values) / 2**20,
+        step_seconds=step,
+        steps=epochs * steps,
+        took=time.perf_counter() - started,
+    )
+
+
+def peak_mb() -> float:
+    """Most memory that the process has had, MB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def free_mb() -> float | None:
+    """Memory that programs can have without others losing theirs, MB; ``None`` where the system does not tell."""
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    return None if found is None else int(found[1]) / 2**10
+
+
+def pace() -> float:
+    """How much longer a fixed piece of work takes than on the machine of the constants, processor time."""
+    values = np.random.default_rng(0).random(2**20)
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        np.sort(values)
+        times.append(time.process_time() - started)
+    return float(np.median(times)) / PROBE
+
+
+@contextmanager
+def _unchanged(assembly: Assembly) -> Iterator[None]:
+    """Leave weights, edges and random numbers as they were: a checkpoint holds all that training changes."""
+    objective = assembly.objective
+    before, training = deepcopy(objective.state_dict()), objective.training
+    try:
+        with private_noise(choose_device(assembly.config.optim.device)):
+            yield
+    finally:
+        objective.zero_grad(set_to_none=True)
+        objective.load_state_dict(before)
+        objective.train(training)
+
+
+def _stepping(assembly: Assembly) -> tuple[float, float]:
+    """Seconds of a step, and of rebuilding the graph and the edges."""
+    objective, optim = assembly.objective, assembly.config.optim
+    device = choose_device(optim.device)
+    half = choose_precision(optim.amp, device)
+    loader = assembly.training_loader()
+    loader.set_epoch(LATER)
+    objective.to(device).train()
+    optimizer = adamw(objective.parameters(), optim, device)
+    parameters = list(objective.parameters())
+    started = time.perf_counter()
+    objective.begin_epoch(LATER)
+    refresh = time.perf_counter() - started
+    times = [time.perf_counter()]
+    for number, batch in enumerate(islice(loader, WARM + TIMED)):
+        seed_noise(device, derive(optim.seed, "forecast", number))
+        with torch.autocast(device.type, dtype=half, enabled=half is not None):
+            loss, _ = objective(batch.to(device), float(LATER))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        clip_grads_with_norm_(parameters, optim.grad_clip or float("inf"), norm)
+        optimizer.step()
+        objective.gradients()
+        loss.item()  # waits for the device
+        times.append(time.perf_counter())
+    each = np.diff(times)
+    return float(np.median(each[WARM:] if len(each) > WARM else each)), refresh
+
+
+def _embedding(assembly: Assembly) -> float:
+    """Seconds of embedding a cell."""
+    cells = assembly.split.train[: 4 * assembly.config.optim.batch_size]
+    started = time.perf_counter()
+    embed_cells(assembly.model, assembly.loader(cells))
+    return (time.perf_counter() - started) / len(cells)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What a run will be scored on in one modality: cells, those with intervals, values, and values of baselines."""
+
+    cells: np.ndarray
+    with_intervals: int
+    values: int
+    fitted: int
+
+    @property
+    def seconds(self) -> float:
+        return SCORES * self.values + BASELINES * self.fitted
+
+    @property
+    def mb(self) -> float:
+        return (SCORED * self.values + FITTED * self.fitted) / 2**20
+
+
+def _scored(assembly: Assembly) -> dict[str, _Scored]:
+    """What will be predicted after training, by modality."""
+    found = {}
+    for modality in assembly.model.decoders:
+        cells, checked, _ = asked(assembly, modality)
+        size, train = len(assembly.source.features[modality]), assembly.split.train
+        most, features = max(2 * FEWEST, DRAWN // size), min(FEATURES, size)
+        fitted = min(MOST_FITTED, int(assembly.source.has[modality][train].sum()))
+        if len(cells):
+            drawn = min(most, len(cells)) + min(most, len(checked))
+            found[modality] = _Scored(cells, drawn, len(cells) * features, fitted * features)
+    return found
+
+
+def _predicting(assembly: Assembly, scored: Mapping[str, _Scored]) -> float:
+    """Seconds of predicting these values, with intervals for some."""
+    seconds, totals = 0.0, np.ones(assembly.source.n_cells, dtype=np.float32)
+    for modality, of in scored.items():
+        some = of.cells[: min(PREDICTED, of.with_intervals)]
+        loader = assembly.loader(some, without(assembly.source, modality, some))
+        times = []
+        for _ in range(2):  # the first time memory is fetched
+            started = time.perf_counter()
+            for _ in impute_cells(assembly.model, loader, modality, totals=totals, levels=LEVELS):
+                pass
+            times.append(time.perf_counter() - started)
+        seconds += min(times) / len(some) * (of.with_intervals + len(of.cells) / DRAWS)
+    return seconds

@@ -1,0 +1,237 @@
+"""How well a run predicts values that it has not seen, beside what simple methods make of the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from remadom.config.build import Assembly
+from remadom.data.modality import modality_named
+from remadom.data.source import Source
+from remadom.eval.baselines import baselines
+from remadom.eval.imputation import binary_metrics, imputation_metrics
+from remadom.eval.intervals import calibrated_widths, coverage, widened
+from remadom.train.imputation import impute_cells
+from remadom.utils.seed import derive
+
+LEVEL = 0.9
+LEVELS = (0.5, 0.6, 0.7, 0.8, LEVEL, 0.95)
+VALUES = 6_000_000
+"""Most values (cells times features) of a modality that are scored."""
+FEATURES = 5000
+"""Most features that are scored: those that the training cells show most."""
+SHOWN = 2000
+"""Training cells that say which features these are."""
+DRAWN = 500_000
+"""Most values for which intervals are made: each takes as long as sixty predictions."""
+FEWEST = 20
+"""Fewest cells on which intervals are calibrated."""
+JUDGED = {False: ("pearson", "rmse"), True: ("auroc_cell", "auprc_cell")}
+"""Scores on which a baseline can beat the model: for counts, and for open peaks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """Held-out values of one modality and what was predicted of them.
+
+    Attributes
+    ----------
+    cells, features
+        Positions of the cells and of the features that were scored.
+    truth, expected
+        Counts, cell x feature.
+    intervals
+        Measured counts, expected counts and both ends of their 90 % interval, one value each, of some of the cells.
+    coverages
+        Measured share by level.
+    widths
+        By which the 90 % intervals were widened, one a feature, on log1p; ``None`` without calibration cells.
+    scores
+        The section of ``metrics.final.json``.
+    """
+
+    cells: np.ndarray
+    features: np.ndarray
+    truth: np.ndarray
+    expected: np.ndarray
+    intervals: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    coverages: Mapping[float, float]
+    widths: np.ndarray | None
+    scores: dict[str, Any]
+
+
+def predictions(assembly: Assembly) -> dict[str, Predicted]:
+    """Every decoded modality that is known for cells that can be predicted without it.
+
+    Scored are the cells that were held out; without any, the validation and test cells, from their other modalities.
+    """
+    found = {}
+    for modality in assembly.source.modalities:
+        if modality in assembly.model.decoders:
+            cells, checked, words = asked(assembly, modality)
+            if len(cells):
+                found[modality] = predicted(assembly, modality, cells, checked, words)
+    return found
+
+
+def asked(assembly: Assembly, modality: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Cells to score, cells to calibrate on (neither was trained on with this modality), and the first in words."""
+    source = assembly.source
+    others = np.zeros(source.n_cells, dtype=bool)
+    for other in source.modalities:
+        others |= source.has[other] & (other != modality)
+    rng = np.random.default_rng(derive(assembly.config.optim.seed, f"imputation.{modality}"))
+    n_features = min(FEATURES, len(source.features[modality]))
+    most = min(assembly.config.evaluation.max_cells, VALUES // n_features)
+    unseen = np.concatenate([assembly.split.val, assembly.split.test])
+    unseen = rng.permutation(unseen[(source.has[modality] & others)[unseen]])
+    hidden = assembly.hidden.get(modality)
+    if hidden is not None and (hidden.cells & others).any():
+        cells = rng.permutation(np.flatnonzero(hidden.cells & others))
+        return np.sort(cells[:most]), np.sort(unseen[:most]), f"cells {hidden.words}"
+    title = modality_named(modality).title
+    return np.sort(unseen[:most]), np.zeros(0, dtype=int), f"validation and test cells, without their {title}"
+
+
+def predicted(
+    assembly: Assembly, modality: str, cells: np.ndarray, checked: np.ndarray, words: str
+) -> Predicted:
+    """Predict a modality of some cells from their others, and score it."""
+    hidden = without(assembly.source, modality, np.concatenate([cells, checked]))
+    binary = not assembly.model.decoder(modality).integers
+    rng = np.random.default_rng(derive(assembly.config.optim.seed, "shown"))
+    train = assembly.split.train[hidden.has[modality][assembly.split.train]]
+    some = np.sort(rng.permutation(train)[:SHOWN])
+    shown = np.asarray(hidden.rows(modality, some).sum(axis=0)).ravel()
+    features = np.sort(np.argsort(-shown, kind="stable")[:FEATURES])
+    truth = assembly.measured.rows(modality, cells)[:, features].toarray()
+    expected = expected_of(assembly, hidden, modality, cells)[:, features]
+    ends = _intervals(assembly, hidden, modality, cells, checked)
+    guesses = baselines(
+        hidden,
+        modality,
+        cells,
+        assembly.split.train,
+        features=features,
+        seed=assembly.config.optim.seed,
+    )
+    others = {name: _scores(guess, truth, binary=binary) for name, guess in guesses.items()}
+    scores = {
+        "n_cells": len(cells),
+        "n_features": len(features),
+        "from": [m for m in hidden.modalities if m != modality and hidden.has[m][cells].any()],
+        "held_out": words,
+        **_scores(expected, truth, binary=binary),
+        "coverage_90": ends.coverages[LEVEL],
+        "interval_width": float((np.log1p(ends.upper) - np.log1p(ends.lower)).mean()),
+        "n_calibrating": ends.n_calibrating,
+        "baselines": others,
+    }
+    scores["beaten_by"] = _winners(scores, others, JUDGED[binary])
+    return Predicted(
+        cells=cells,
+        features=features,
+        truth=truth,
+        expected=expected,
+        intervals=(ends.truth, ends.expected, ends.lower, ends.upper),
+        coverages=ends.coverages,
+        widths=ends.widths,
+        scores=scores,
+    )
+
+
+def without(source: Source, modality: str, cells: np.ndarray) -> Source:
+    """The source in which these cells lack a modality."""
+    mask = np.zeros(source.n_cells, dtype=bool)
+    mask[cells] = True
+    return source.hide(modality, mask)
+
+
+def expected_of(assembly: Assembly, source: Source, modality: str, cells: np.ndarray) -> np.ndarray:
+    """Expected counts of a modality, cell x feature, from what the source has of these cells."""
+    blocks = impute_cells(assembly.model, assembly.loader(cells, source), modality)
+    return np.concatenate([block.expected for block in blocks])
+
+
+class _Intervals(NamedTuple):
+    truth: np.ndarray
+    expected: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    coverages: dict[float, float]
+    widths: np.ndarray | None
+    n_calibrating: int
+
+
+def _intervals(
+    assembly: Assembly, source: Source, modality: str, cells: np.ndarray, checked: np.ndarray
+) -> _Intervals:
+    """Intervals of some of the cells, calibrated on some of the checked ones.
+
+    Without enough of these, those of every second cell are calibrated on the others.
+    """
+    most = max(2 * FEWEST, DRAWN // len(source.features[modality]))
+    rng = np.random.default_rng(derive(assembly.config.optim.seed, "intervals"))
+    cells, checked = (np.sort(rng.permutation(some)[:most]) for some in (cells, checked))
+    if len(checked) < FEWEST:
+        checked, cells = (cells[::2], cells[1::2]) if len(cells) >= 2 * FEWEST else (cells[:0], cells)
+    truth, expected, ends = _drawn(assembly, source, modality, cells)
+    calibrating = _drawn(assembly, source, modality, checked) if len(checked) else None
+    coverages, widths = {}, None
+    for level in LEVELS:
+        if calibrating is not None:
+            known, _, raw = calibrating
+            wider = calibrated_widths(*raw[level], known, level=level)
+            ends[level] = widened(*ends[level], wider)
+            widths = wider if level == LEVEL else widths
+        coverages[level] = coverage(*ends[level], truth)
+    return _Intervals(truth, expected, *ends[LEVEL], coverages, widths, len(checked))
+
+
+def _drawn(
+    assembly: Assembly, source: Source, modality: str, cells: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[float, tuple[np.ndarray, np.ndarray]]]:
+    """Measured counts, expected counts and the model's own intervals by level, at the true depth."""
+    truth = assembly.measured.rows(modality, cells).toarray()
+    totals = np.ones(source.n_cells, dtype=np.float32)
+    totals[cells] = np.maximum(truth.sum(1), 1)
+    blocks = list(
+        impute_cells(
+            assembly.model,
+            assembly.loader(cells, source),
+            modality,
+            totals=totals,
+            levels=LEVELS,
+            seed=derive(assembly.config.optim.seed, "draws"),
+        )
+    )
+    ends = {
+        level: (
+            np.concatenate([block.intervals[level][0] for block in blocks]),
+            np.concatenate([block.intervals[level][1] for block in blocks]),
+        )
+        for level in LEVELS
+    }
+    return truth, np.concatenate([block.expected for block in blocks]), ends
+
+
+def _scores(expected: np.ndarray, truth: np.ndarray, *, binary: bool) -> dict[str, float]:
+    return binary_metrics(expected, truth) if binary else imputation_metrics(expected, truth)
+
+
+def _winners(
+    ours: Mapping[str, Any], baselines: Mapping[str, Mapping[str, float]], judged: tuple[str, ...]
+) -> list[str]:
+    """Baselines that are better on any of the scores that count."""
+
+    def better(theirs: Mapping[str, float]) -> bool:
+        return any(
+            theirs[name] < ours[name] if name == "rmse" else theirs[name] > ours[name]
+            for name in judged
+            if name in theirs and name in ours
+        )
+
+    return [name for name, theirs in baselines.items() if better(theirs)]

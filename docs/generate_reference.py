@@ -74,7 +74,18 @@ LAYERS = {
 }
 """Where public names live, in the order of the page."""
 
-VERBS = ("remadom.run.train", "remadom.run.embed", "remadom.linking.bridge", "remadom.run.Run")
+VERBS = (
+    "remadom.diagnosing.diagnose",
+    "remadom.run.train",
+    "remadom.run.embed",
+    "remadom.imputing.impute",
+    "remadom.evaluating.evaluate",
+    "remadom.evaluating.evaluate_embedding",
+    "remadom.exporting.export",
+    "remadom.reporting.report",
+    "remadom.linking.bridge",
+    "remadom.results.record.Run",
+)
 """What the commands do, as functions."""
 
 BENEATH = (
@@ -244,8 +255,8 @@ def api() -> str:
         "# Python interface",
         "What is shown as `remadom.<name>` can be imported from `remadom` itself: `from remadom import MosaicVAE`.",
         "## Commands as functions",
-        "From `remadom.run`; a configuration is a nested dictionary with the [keys](configuration.md) that are to "
-        "differ from the defaults.",
+        "Each imported from where it says; a configuration is a nested dictionary with the [keys](configuration.md) "
+        "that are to differ from the defaults.",
         *map(autodoc, VERBS),
     ]
     for layer, title in LAYERS.items():

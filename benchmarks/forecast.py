@@ -27,7 +27,7 @@ print(json.dumps(asdict(forecast(assemble(json.loads(sys.argv[1]))))))
 RUN = """
 import json, sys, time
 from remadom import run
-from remadom.results.forecast import peak_mb
+from remadom.utils.machine import peak_mb
 begun = []
 done = run.train(json.loads(sys.argv[1]), overwrite=True, announce=lambda assembly: begun.append(time.perf_counter()))
 training = sum(row["seconds"] for row in done.history.history)

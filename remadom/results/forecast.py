@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +19,7 @@ from remadom.results.imputation import DRAWN, FEATURES, FEWEST, LEVELS, asked, w
 from remadom.train.embedding import embed_cells
 from remadom.train.imputation import DRAWS, impute_cells
 from remadom.train.optim import adamw, choose_device, choose_precision
+from remadom.utils.machine import free_mb, pace, peak_mb
 from remadom.utils.seed import derive, private_noise, seed_noise
 
 WARM, TIMED = 3, 15
@@ -32,18 +29,16 @@ PREDICTED = 64
 LATER = 1
 """Epoch that the steps are taken from: graphs and edges of the latent exist from it on."""
 
-PROBE = 0.057
-"""Processor seconds of the work of :func:`pace` on the machine on which the constants below were measured."""
 MEASURES = (0.2, 0.0012)
-"""Seconds of the scores of the embedding: at least, and a scored cell."""
+"""Seconds of the scores of the embedding: at least, and a scored cell; as all that follow, where :func:`pace` is 1."""
 COMPARED = 1.4e-7
 """Seconds of finding the neighbors of the scored cells in their own modalities, for each cell and feature."""
 FIGURES = (11.0, 0.0057)
 """Seconds of the figures: at least (UMAP is compiled), and a drawn cell."""
 SCORES, BASELINES = 8e-7, 1.5e-7
 """Seconds of scoring a predicted value beside its baselines, and of these for each value that they are fitted on."""
-SCORED, FITTED = 40, 16
-"""Bytes held of each of the two."""
+HELD, FITTED, SCORED = 40, 16, 100
+"""Bytes held of a predicted value, beside that of each that baselines are fitted on, and while it is scored."""
 BYTES = 8
 """Bytes of a value that is not zero: a float32 and its column."""
 DRAWING_MB = 170
@@ -92,7 +87,7 @@ def forecast(assembly: Assembly) -> Forecast:
     assembly
         What will be trained.
     """
-    started = time.perf_counter()
+    started, before = time.perf_counter(), peak_mb()
     config, split = assembly.config, assembly.split
     epochs, figures = config.optim.epochs, config.evaluation.figures
     with _unchanged(assembly):
@@ -102,54 +97,26 @@ def forecast(assembly: Assembly) -> Forecast:
         predicting = _predicting(assembly, scores)
     steps = -(-len(split.train) // config.optim.batch_size)
     shown = min(assembly.source.n_cells, config.evaluation.max_cells)
-    structure = config.structure.refresh if config.bridge.provider is None else config.bridge.refresh
+    every = config.structure.refresh if config.bridge.provider is None else config.bridge.refresh
     speed, values = pace(), assembly.diagnosis.modalities.values()
-    training = epochs * (steps * step + 2 * embedding * len(split.val)) + refresh * -(-epochs // structure)
+    training = epochs * (steps * step + 2 * embedding * len(split.val)) + refresh * -(-epochs // every)
     measuring = embedding * assembly.source.n_cells + predicting
     cell = MEASURES[1] + COMPARED * sum(v.features for v in values)
     measuring += speed * (MEASURES[0] + cell * shown + sum(of.seconds for of in scores.values()))
     drawing = speed * (FIGURES[0] + FIGURES[1] * shown) if figures else 0.0
+    scoring = max((of.mb for of in scores.values()), default=0.0)  # takes what training has given back
     return Forecast(
         seconds=training + measuring + drawing,
         training=training,
         measuring=measuring,
         drawing=drawing,
-        peak_mb=peak_mb()
-        + max((of.mb for of in scores.values()), default=0.0)
-        + (DRAWING_MB if figures else 0),
+        peak_mb=max(peak_mb(), before + scoring) + (DRAWING_MB if figures else 0),
         free_mb=free_mb(),
         matrices_mb=sum(BYTES * v.density * v.cells * v.features for v in values) / 2**20,
         step_seconds=step,
         steps=epochs * steps,
         took=time.perf_counter() - started,
     )
-
-
-def peak_mb() -> float:
-    """Most memory that the process has had, MB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def free_mb() -> float | None:
-    """Memory that programs can have without others losing theirs, MB; ``None`` where the system does not tell."""
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    found = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    return None if found is None else int(found[1]) / 2**10
-
-
-def pace() -> float:
-    """How much longer a fixed piece of work takes than on the machine of the constants, processor time."""
-    values = np.random.default_rng(0).random(2**20)
-    times = []
-    for _ in range(3):
-        started = time.process_time()
-        np.sort(values)
-        times.append(time.process_time() - started)
-    return float(np.median(times)) / PROBE
 
 
 @contextmanager
@@ -219,7 +186,7 @@ class _Scored:
 
     @property
     def mb(self) -> float:
-        return (SCORED * self.values + FITTED * self.fitted) / 2**20
+        return max(HELD * self.values + FITTED * self.fitted, SCORED * self.values) / 2**20
 
 
 def _scored(assembly: Assembly) -> dict[str, _Scored]:

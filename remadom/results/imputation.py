@@ -215,7 +215,13 @@ def _drawn(
         )
         for level in LEVELS
     }
-    return truth, np.concatenate([block.expected for block in blocks]), ends
+    expected = np.concatenate([block.expected for block in blocks])
+    decoder = assembly.model.decoder(modality)
+    if decoder.integers and not getattr(decoder, "library", False):  # it does not scale with the depth: we do
+        factor = totals[cells, None] / np.maximum(expected.sum(1, keepdims=True), np.finfo(np.float32).tiny)
+        expected = expected * factor
+        ends = {level: (low * factor, up * factor) for level, (low, up) in ends.items()}
+    return truth, expected, ends
 
 
 def _scores(expected: np.ndarray, truth: np.ndarray, *, binary: bool) -> dict[str, float]:

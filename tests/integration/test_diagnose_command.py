@@ -13,8 +13,9 @@ from remadom.cli.app import app
 from remadom.config.build import Assembly, assemble
 from remadom.config.load import overlay, read_config
 from remadom.data.mock import write_mock
-from remadom.results.forecast import forecast, peak_mb
+from remadom.results.forecast import forecast
 from remadom.utils.checkpoint import load_checkpoint
+from remadom.utils.machine import peak_mb
 from remadom.utils.outputs import DIAGNOSIS, LAST
 
 SIZES = {"cells": 400, "genes": 60, "peaks": 60, "proteins": 8}

@@ -299,7 +299,16 @@ def run(tmp_path, picture):
     )
     files = {
         "metrics.final.json": found,
-        "diagnosis.json": {"problem": "mosaic", "checks": [{"check": "counts", "found": BAD}]},
+        "diagnosis.json": {
+            "problem": {"type": "mosaic", "why": BAD, "also": {"hierarchical": "levels"}},
+            "checks": [BAD],
+            "lost": [BAD],
+            "cohorts": [{"batch": BAD, "cells": 3}],
+            "links": {"connected": True, "thinnest_cells": 7},
+            "modalities": {"rna": {"cells": 3, "depth_by_batch": {BAD: 2.0}}},
+            "settings": [{"setting": "optim.lr", "value": 1, "why": BAD}],
+            "more": {BAD: 1},
+        },
         "alignment_metrics.json": {
             "mmd": {
                 "weight": 1.0,
@@ -349,7 +358,17 @@ def test_a_report_is_made_from_the_run_folder_alone(run, tmp_path):
     page = Page(moved / "report.html")
     assert [a["class"] for a in page.all("section")] == ["verdict partly", "lines"]
     assert page.text.index("In part.") < page.text.index("Data and pattern")
-    assert {"mosaic", "counts", "60", "RNA"} <= set(section(page, "Data and pattern"))
+    data = section(page, "Data and pattern")
+    assert {
+        "60",
+        "RNA",
+        "optim.lr",
+        "thinnest cells",
+        "depth by batch",
+        f"Cannot be recovered: {BAD}.",
+    } <= set(data)
+    assert f"Problem type: mosaic. {BAD}." in data
+    assert "Also hierarchical. Levels." in data
     assert {"one", "not", "0.1, 0.2"} <= set(section(page, "Evidence for the verdict"))
     assert {"NMI", "0.8", "FOSCTTM"} <= set(section(page, "Embedding"))
     assert {"0.4", "missing", f"x: {BAD}"} <= set(section(page, "Problem: mosaic"))

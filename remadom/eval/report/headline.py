@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from remadom.eval.report import imputed
-from remadom.eval.report.measures import known, pair_titled, titled
+from remadom.eval.report.measures import BALANCED, known, pair_titled, titled
 
 
 def headline(metrics: Mapping[str, Any]) -> list[str]:
@@ -63,7 +63,7 @@ def _of_pair(pair: str, scores: Mapping[str, Any]) -> str:
         said.append(f"{scores['foscttm']:.1%} of the cells are nearer than the true partner (chance: 50%)")
     for name, score in scores.items():
         source, to, target = name.removeprefix("label_transfer_").partition("_to_")
-        if to and name.startswith("label_transfer_") and known(score):
+        if to and name.startswith("label_transfer_") and not name.endswith(BALANCED) and known(score):
             said.append(
                 f"{score:.1%} of the {titled(target)} cells get their own label from {titled(source)} cells"
             )

@@ -59,6 +59,9 @@ MEASURES: dict[str, Measure] = {
     "interval_width": Measure("interval width", "mean width of the 90 % intervals"),
 }
 
+BALANCED = "_balanced"
+"""Ends the name of a score that is a mean over the labels."""
+
 METHODS = {"mean": "training mean", "knn": "kNN", "ridge": "ridge"}
 
 
@@ -68,9 +71,10 @@ def measure(name: str) -> Measure:
         return MEASURES[name]
     source, to, target = name.removeprefix("label_transfer_").partition("_to_")
     if name.startswith("label_transfer_") and to:
+        balanced = target.endswith(BALANCED)
         return Measure(
-            f"labels {titled(source)} to {titled(target)}",
-            "share of cells that are given their own label",
+            f"labels {titled(source)} to {titled(target.removesuffix(BALANCED))}",
+            f"share of cells that are given their own label{', mean over the labels' * balanced}",
             "higher",
         )
     return Measure(name)

@@ -72,8 +72,37 @@ def _data(run: RunFolder) -> list[Part]:
     return [
         Table("The run", ["", "value"], [[key, value] for key, value in facts.items() if value is not None]),
         Table("Modalities", ["modality", "cells", "features"], rows),
-        *plain.tables("Diagnosis", run.diagnosis),
+        *_diagnosis(run.diagnosis),
     ]
+
+
+def _diagnosis(found: Mapping[str, Any]) -> list[Part]:
+    """The first page; what it has beside the parts that are known follows as it is."""
+    problem, links = found.get("problem") or {}, found.get("links") or {}
+    parts: list[Part] = []
+    if problem:
+        parts.append(Text(f"Problem type: {problem.get('type')}. {_sentence(problem.get('why'))}"))
+        parts += [Text(f"Also {kind}. {_sentence(why)}") for kind, why in (problem.get("also") or {}).items()]
+    parts += [Text(_sentence(words), warning=True) for words in found.get("checks") or []]
+    parts += [Text(f"Cannot be recovered: {words}.", warning=True) for words in found.get("lost") or []]
+    parts += plain.tables("Cohorts", found.get("cohorts"))
+    values = {titled(name): value for name, value in (found.get("modalities") or {}).items()}
+    if values:
+        columns = list(dict.fromkeys(key for value in values.values() for key in value))
+        rows = [[name, *(plain.words(value.get(key)) for key in columns)] for name, value in values.items()]
+        parts.append(Table("Values", ["", *(key.replace("_", " ") for key in columns)], rows))
+    parts += plain.tables(
+        "Links", {key.replace("_", " "): plain.words(value) for key, value in links.items()}
+    )
+    parts += plain.tables("Settings chosen for this data", found.get("settings"))
+    told = ("problem", "links", "checks", "lost", "cohorts", "modalities", "settings")
+    return [*parts, *plain.tables("Diagnosis", {k: v for k, v in found.items() if k not in told})]
+
+
+def _sentence(words: Any) -> str:
+    """A sentence with a capital and a full stop."""
+    text = str(words)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _trust(run: RunFolder) -> list[Part]:

@@ -16,7 +16,6 @@ import numpy as np
 from remadom.config.load import Raw, overlay, validate
 from remadom.config.schema import RunConfig
 from remadom.data.diagnosis import Diagnosis
-from remadom.data.problem import batches_by_dataset
 from remadom.data.source import Source
 
 STEPS = 2500
@@ -39,9 +38,6 @@ class Facts:
     batches: int = 1
     """Batches that the obs column of the configuration tells apart."""
 
-    studies: int = 1
-    """Data sets, where at least two of them have several batches each."""
-
     linked: bool = True
     """Whether cells link all modalities, directly or through others."""
 
@@ -51,7 +47,6 @@ class Facts:
     @classmethod
     def of(cls, source: Source, diagnosis: Diagnosis) -> Facts:
         """Facts of a source and of what it was found to be."""
-        by_dataset = batches_by_dataset(diagnosis.cohorts)
         count = np.sum([source.has[m] for m in source.modalities], axis=0)
         return cls(
             n_cells=int((count > 0).sum()),
@@ -59,7 +54,6 @@ class Facts:
             has={m: int(source.has[m].sum()) for m in source.modalities},
             shared=int((count > 1).sum()),
             batches=len({cohort.batch for cohort in diagnosis.cohorts}),
-            studies=len(by_dataset) if diagnosis.nested else 1,
             linked=diagnosis.links.connected,
             common_names=_common_names(source, diagnosis.links.parts),
         )
@@ -211,18 +205,3 @@ def _is_given(given: Any, dotted: str) -> bool:
             return False
         given = given[key]
     return True
-
-
-def pattern_table(source: Source) -> list[tuple[str, str, int]]:
-    """Rows of (batch-independent) presence patterns: modalities that the cells have, those they lack, cells."""
-    rows = []
-    names = source.modalities
-    for size in range(len(names), -1, -1):
-        for subset in combinations(names, size):
-            inside = np.ones(source.n_cells, dtype=bool)
-            for name in names:
-                inside &= source.has[name] == (name in subset)
-            if inside.any():
-                lacks = [name for name in names if name not in subset]
-                rows.append((" + ".join(subset) or "none", ", ".join(lacks) or "-", int(inside.sum())))
-    return rows

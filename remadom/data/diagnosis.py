@@ -35,11 +35,6 @@ class Diagnosis:
     modalities: dict[str, Measured]
     checks: tuple[str, ...] = field(default=())
 
-    @property
-    def nested(self) -> bool:
-        """Whether several data sets have several batches each."""
-        return self.problem.kind == "hierarchical"
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as ``diagnosis.json`` holds them."""
         links = self.links

@@ -35,7 +35,9 @@ FEW = 50
 the total of a cell says nothing about its depth."""
 
 
-def views_of(source: Source, cells: np.ndarray | None = None) -> dict[str, View]:
+def views_of(
+    source: Source, cells: np.ndarray | None = None, among: Sequence[str] | None = None
+) -> dict[str, View]:
     """Views of the modalities of a source, counts normalized as the modality's entry in the registry says.
 
     Parameters
@@ -44,10 +46,12 @@ def views_of(source: Source, cells: np.ndarray | None = None) -> dict[str, View]
         The cells.
     cells
         Positions of the cells to see; ``None`` for all.
+    among
+        The modalities to see; ``None`` for all.
     """
     wanted = np.arange(source.n_cells) if cells is None else np.sort(cells)
     views = {}
-    for modality in source.modalities:
+    for modality in source.modalities if among is None else among:
         here = wanted[source.has[modality][wanted]]
         names = tuple(map(str, source.features[modality]))
         kind: Kind = MODALITIES[modality].encoder_input  # type: ignore[assignment]

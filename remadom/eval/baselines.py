@@ -92,7 +92,7 @@ def _components(
     both = np.union1d(train, cells)
     blocks = []
     for name in sources:
-        view = views_of(source, both)[name]
+        view = views_of(source, both, [name])[name]
         scores = view.scores.astype(np.float64)
         blocks.append(scores / max(1e-12, np.sqrt(scores.var(0).sum())))
     joined = np.concatenate(blocks, axis=1)

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from remadom.config.build import Assembly
 from remadom.eval.baselines import MOST_FITTED
 from remadom.results.imputation import DRAWN, FEATURES, FEWEST, LEVELS, asked, without
+from remadom.results.problems import CELLS
 from remadom.train.embedding import embed_cells
 from remadom.train.imputation import DRAWS, impute_cells
 from remadom.train.optim import adamw, choose_device, choose_precision
@@ -173,25 +174,32 @@ def _embedding(assembly: Assembly) -> float:
 
 @dataclass(frozen=True)
 class _Scored:
-    """What a run will be scored on in one modality: cells, those with intervals, values, and values of baselines."""
+    """What a run will be scored on in one modality.
+
+    Cells, how many of them with intervals, values, values that baselines are fitted on, and the values that are
+    reconstructed where all cells have all modalities.
+    """
 
     cells: np.ndarray
     with_intervals: int
     values: int
     fitted: int
+    reconstructed: int
 
     @property
     def seconds(self) -> float:
-        return SCORES * self.values + BASELINES * self.fitted
+        return SCORES * (self.values + self.reconstructed) + BASELINES * self.fitted
 
     @property
     def mb(self) -> float:
-        return max(HELD * self.values + FITTED * self.fitted, SCORED * self.values) / 2**20
+        most = max(self.values, self.reconstructed)
+        return max(HELD * self.values + FITTED * self.fitted, SCORED * most) / 2**20
 
 
 def _scored(assembly: Assembly) -> dict[str, _Scored]:
     """What will be predicted after training, by modality."""
-    found = {}
+    found, paired = {}, assembly.diagnosis.problem.kind == "paired"
+    unseen = min(CELLS, len(assembly.split.val) + len(assembly.split.test)) if paired else 0
     for modality in assembly.model.decoders:
         cells, checked, _ = asked(assembly, modality)
         size, train = len(assembly.source.features[modality]), assembly.split.train
@@ -199,7 +207,9 @@ def _scored(assembly: Assembly) -> dict[str, _Scored]:
         fitted = min(MOST_FITTED, int(assembly.source.has[modality][train].sum()))
         if len(cells):
             drawn = min(most, len(cells)) + min(most, len(checked))
-            found[modality] = _Scored(cells, drawn, len(cells) * features, fitted * features)
+            found[modality] = _Scored(
+                cells, drawn, len(cells) * features, fitted * features, unseen * features
+            )
     return found
 
 

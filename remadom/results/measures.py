@@ -123,7 +123,7 @@ def integration(assembly: Assembly, latent: Latent) -> dict[str, Any]:
         batch=batch,
         max_cells=settings.max_cells,
         seed=assembly.config.optim.seed,
-        before=None if whole is None or batch is None else views_of(source)[whole].scores,
+        before=None if whole is None or batch is None else views_of(source, among=[whole])[whole].scores,
     )
 
 

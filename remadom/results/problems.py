@@ -31,8 +31,10 @@ def paired(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted
         cells = unseen[source.has[target][unseen]]
         if len(cells) < FEWEST:
             continue
-        truth = source.rows(target, cells).toarray()
-        reconstruction[target] = imputation_metrics(expected_of(assembly, source, target, cells), truth)
+        features = predicted[target].features if target in predicted else slice(None)
+        truth = source.rows(target, cells)[:, features].toarray()
+        guess = expected_of(assembly, source, target, cells)[:, features]
+        reconstruction[target] = imputation_metrics(guess, truth)
         for origin in model.encoders:
             both = source.has[origin][cells]
             if origin == target or both.sum() < FEWEST:
@@ -40,7 +42,7 @@ def paired(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted
             alone = source
             for other in source.modalities:
                 alone = alone if other == origin else without(alone, other, cells)
-            guess = expected_of(assembly, alone, target, cells[both])
+            guess = expected_of(assembly, alone, target, cells[both])[:, features]
             crossed[f"{origin}_to_{target}"] = imputation_metrics(guess, truth[both])
     return {"reconstruction": reconstruction, "cross_modal": crossed}
 

@@ -37,7 +37,7 @@ def test_train_with_a_file_alone_prints_a_plan_and_leaves_a_run(data: Path):
     result = remadom("train", data, *QUICK)
     assert result.exit_code == 0, result.output
     for words in (
-        "rna + atac + adt",
+        "RNA + ATAC + ADT",
         "chosen for this data",
         "model.modality_dropout",
         "finished all 2 epochs",

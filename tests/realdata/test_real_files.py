@@ -38,7 +38,7 @@ def test_cite_seq_with_held_out_proteins(tmp_path: Path):
     assert np.load(done.dir / EMBEDDINGS)["z_bio"].shape == (10849, 16)
     scores = done.metrics["evaluation"]
     assert scores["integration"]["knn_purity"] > 2 * scores["integration"]["knn_purity_chance"]
-    assert scores["imputation"]["adt"]["rmse"] < scores["imputation"]["adt"]["rmse_mean_baseline"]
+    assert scores["imputation"]["adt"]["rmse"] < scores["imputation"]["adt"]["baselines"]["mean"]["rmse"]
 
 
 @needs_data

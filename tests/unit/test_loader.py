@@ -229,14 +229,17 @@ def test_leaving_early_leaves_no_thread(source: Source) -> None:
 
 
 def test_leaving_early_makes_no_further_result() -> None:
-    started, leave = [], threading.Event()
+    started, second, leave = [], threading.Event(), threading.Event()
 
     def make(item: int) -> None:
         started.append(item)
-        assert item == 0 or leave.wait(5.0)
+        if item:
+            second.set()
+            assert leave.wait(5.0)
 
     results = map_ahead(make, range(50))
     next(results)
+    assert second.wait(5.0)
     threading.Timer(0.2, leave.set).start()
     results.close()  # type: ignore[attr-defined]
     assert started == [0, 1]

@@ -112,7 +112,7 @@ def test_facts_come_from_the_cells():
     source = Source.open(data)
     keys = {"batch_key": "batch", "dataset_key": "dataset", "label_key": "cell_type"}
     facts = Facts.of(source, diagnose(source, **keys))
-    assert (facts.linked, facts.common_names, facts.batches, facts.studies) == (False, 5, 2, 1)
+    assert (facts.linked, facts.common_names, facts.batches) == (False, 5, 2)
     nested = Source.open(to_anndata(generate("hierarchical", cells=200, genes=30, peaks=30, proteins=6)))
     facts = Facts.of(nested, diagnose(nested, **keys))
-    assert (facts.linked, facts.batches, facts.studies) == (True, 6, 3)
+    assert (facts.linked, facts.batches) == (True, 6)

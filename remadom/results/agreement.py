@@ -10,8 +10,8 @@ from remadom.config.build import Assembly
 from remadom.data.views import views_of
 from remadom.eval.modalities import modality_metrics
 from remadom.eval.trust import trust
-from remadom.results.arrays import batches_of, labels_of
-from remadom.results.imputation import without
+from remadom.results.arrays import batches_of, labels_of, patterns_of
+from remadom.results.imputation import alone
 from remadom.train.embedding import embed_cells
 from remadom.types import Latent
 from remadom.utils.seed import derive
@@ -36,12 +36,12 @@ def modalities(assembly: Assembly) -> dict[str, dict[str, Any]]:
             both, words = paired_cells(assembly, a, b)
             scores: dict[str, Any] = {}
             if len(both):
-                alone = {m: embedded_from(assembly, m, both) for m in (a, b)}
-                scores = _measured(assembly, alone, {a: both, b: both}, labels) | {"pairs": words}
+                each = {m: embedded_from(assembly, m, both) for m in (a, b)}
+                scores = _measured(assembly, each, {a: both, b: both}, labels) | {"pairs": words}
             only = {m: _draw(assembly, _only(assembly, m), settings.max_cells) for m in (a, b)}
             if min(map(len, only.values())) >= FEWEST:
-                alone = {m: embedded_from(assembly, m, cells) for m, cells in only.items()}
-                apart = _measured(assembly, alone, only, labels)
+                each = {m: embedded_from(assembly, m, cells) for m, cells in only.items()}
+                apart = _measured(assembly, each, only, labels)
                 scores |= {k: v for k, v in apart.items() if k != "n_paired"}
                 scores["labels_from"] = "cells of one modality"
             elif len(both):
@@ -71,10 +71,7 @@ def paired_cells(assembly: Assembly, a: str, b: str) -> tuple[np.ndarray, str]:
 
 def embedded_from(assembly: Assembly, modality: str, cells: np.ndarray) -> np.ndarray:
     """Embedding of cells from one modality alone, cell x latent."""
-    source = assembly.measured
-    for other in source.modalities:
-        if other != modality:
-            source = without(source, other, cells)
+    source = alone(assembly.measured, modality, cells)
     return embed_cells(assembly.model, assembly.loader(cells, source)).mu.numpy()
 
 
@@ -86,8 +83,7 @@ def trusted(assembly: Assembly, latent: Latent) -> dict[str, Any] | None:
     source, settings = assembly.source, assembly.config.evaluation
     cohorts = batches_of(assembly)
     if cohorts is None:
-        codes, names = source.patterns()
-        cohorts = np.asarray(names)[codes]
+        cohorts = patterns_of(assembly)
     if len(np.unique(cohorts)) < 2:
         return None
     cells = _spread(cohorts, settings.max_cells, derive(assembly.config.optim.seed, "trust"))
@@ -114,11 +110,11 @@ def trusted(assembly: Assembly, latent: Latent) -> dict[str, Any] | None:
 
 
 def _measured(
-    assembly: Assembly, alone: dict[str, np.ndarray], cells: dict[str, np.ndarray], labels: Any
+    assembly: Assembly, each: dict[str, np.ndarray], cells: dict[str, np.ndarray], labels: Any
 ) -> dict[str, Any]:
     """The one section that two modalities have."""
     scores = modality_metrics(
-        alone,
+        each,
         cells,
         labels,
         max_cells=assembly.config.evaluation.max_cells,

@@ -45,6 +45,13 @@ def names_of(assembly: Assembly, group: str) -> np.ndarray:
     return np.asarray(names)[codes]
 
 
+def patterns_of(assembly: Assembly) -> np.ndarray:
+    """Which modalities each cell has, such as ``rna+adt``."""
+    codes, names = assembly.source.patterns()
+    patterns: np.ndarray = np.asarray(names)[codes]
+    return patterns
+
+
 def batches_of(assembly: Assembly) -> np.ndarray | None:
     """Batch of each cell, where there are several."""
     return names_of(assembly, "batch") if len(assembly.groups["batch"][1]) > 1 else None

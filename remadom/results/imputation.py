@@ -150,6 +150,13 @@ def without(source: Source, modality: str, cells: np.ndarray) -> Source:
     return source.hide(modality, mask)
 
 
+def alone(source: Source, modality: str, cells: np.ndarray) -> Source:
+    """The source in which these cells have at most one modality."""
+    for other in source.modalities:
+        source = source if other == modality else without(source, other, cells)
+    return source
+
+
 def expected_of(assembly: Assembly, source: Source, modality: str, cells: np.ndarray) -> np.ndarray:
     """Expected counts of a modality, cell x feature, from what the source has of these cells."""
     blocks = impute_cells(assembly.model, assembly.loader(cells, source), modality)

@@ -10,8 +10,8 @@ import numpy as np
 from remadom.config.build import Assembly
 from remadom.eval.imputation import imputation_metrics
 from remadom.eval.metrics import embedding_metrics
-from remadom.results.arrays import batches_of, labels_of, names_of
-from remadom.results.imputation import Predicted, expected_of, without
+from remadom.results.arrays import batches_of, labels_of, names_of, patterns_of
+from remadom.results.imputation import Predicted, alone, expected_of
 from remadom.types import Latent
 
 CELLS = 1000
@@ -39,27 +39,23 @@ def paired(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted
             both = source.has[origin][cells]
             if origin == target or both.sum() < FEWEST:
                 continue
-            alone = source
-            for other in source.modalities:
-                alone = alone if other == origin else without(alone, other, cells)
-            guess = expected_of(assembly, alone, target, cells[both])[:, features]
+            guess = expected_of(assembly, alone(source, origin, cells), target, cells[both])[:, features]
             crossed[f"{origin}_to_{target}"] = imputation_metrics(guess, truth[both])
     return {"reconstruction": reconstruction, "cross_modal": crossed}
 
 
 def unpaired(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted]) -> Scores:
     """How far the cells of different modalities lie apart in the latent space."""
-    codes, names = assembly.source.patterns()
-    z = latent.mu.numpy()
+    patterns, z = patterns_of(assembly), latent.mu.numpy()
     scores = embedding_metrics(
         z,
         labels_of(assembly),
-        np.asarray(names)[codes],
+        patterns,
         max_cells=assembly.config.evaluation.max_cells,
         seed=assembly.config.optim.seed,
     )
     return {
-        "modality_variance": variance_between(z, codes),
+        "modality_variance": variance_between(z, patterns),
         "batch_variance": variance_between(z, assembly.groups["batch"][0]),
         "modality_ilisi": scores.get("ilisi"),
         "modality_silhouette": scores.get("asw_batch"),
@@ -77,9 +73,8 @@ def bridge(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted
 def mosaic(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted]) -> Scores:
     """Share of values that are missing, and imputation by what the cells have."""
     source = assembly.source
-    codes, names = source.patterns()
     missing = {m: float(1 - source.has[m].mean()) for m in source.modalities}
-    return {"missing": missing, "patterns": by_group(np.asarray(names)[codes], predicted)}
+    return {"missing": missing, "patterns": by_group(patterns_of(assembly), predicted)}
 
 
 def prediction(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted]) -> Scores:

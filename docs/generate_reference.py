@@ -19,7 +19,7 @@ from remadom.align import HEADS
 from remadom.bridges import BRIDGES
 from remadom.config.components import DecoderSizes, EncoderSizes
 from remadom.config.plan import Facts, choose
-from remadom.config.schema import HeadSettings, Later, RunConfig
+from remadom.config.schema import HeadSettings, RunConfig
 from remadom.core.decoders import DECODERS, Decoder
 from remadom.core.encoder import ENCODERS
 from remadom.core.inputs import INPUTS
@@ -139,30 +139,26 @@ def section(path: str, model: Any, description: str | None, level: int = 2) -> I
     yield f"{'#' * level} `{path}`"
     yield markdown(model.__doc__ or description)
     rows = list(leaves(path, model))
-    if all(later for _, later in rows):
-        yield table(("key", "type", "default", "meaning"), [row for row, _ in rows])
-        return
     inner = {key: field for key, field in model.model_fields.items() if is_section(field.annotation)}
-    own = [row for row, _ in rows if row[0].strip("`").removeprefix(f"{path}.") in model.model_fields]
+    own = [row for row in rows if row[0].strip("`").removeprefix(f"{path}.") in model.model_fields]
     if own:
         yield table(("key", "type", "default", "meaning"), own)
     for key, field in inner.items():
         yield from section(f"{path}.{key}", field.annotation, field.description, level + 1)
 
 
-def leaves(path: str, model: type[Section]) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Row of every key of a section and of those inside it, and whether it comes in a later version."""
+def leaves(path: str, model: type[Section]) -> Iterator[tuple[str, ...]]:
+    """Row of every key of a section and of those inside it."""
     properties = model.model_json_schema()["properties"]
     for key, field in model.model_fields.items():
         dotted = f"{path}.{key}"
         if is_section(field.annotation):
             yield from leaves(dotted, field.annotation)  # type: ignore[arg-type]
             continue
-        later = any(isinstance(mark, Later) for mark in field.metadata)
         default = "required" if field.is_required() else code(field.default)
         if dotted in PLANNED:
             default += ", **data**"
-        yield (code(dotted), kind(properties[key]), default, markdown(field.description)), later
+        yield code(dotted), kind(properties[key]), default, markdown(field.description)
 
 
 def components() -> Iterator[str]:
@@ -219,7 +215,7 @@ def planned() -> Iterator[str]:
 
 def parameters(path: str, *models: type[Section]) -> str:
     """Table of a component's keys, without the path before them."""
-    found = (row for model in models for row, _ in leaves(path, model))
+    found = (row for model in models for row in leaves(path, model))
     rows = [(f"`{row[0][len(path) + 2 :]}", *row[1:]) for row in found]
     return table(("key", "type", "default", "meaning"), rows)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from remadom.config.build import assemble
+from remadom.config.known import check_known
 from remadom.data.annotated import obs_in
 from remadom.errors import InputError, nearest
 from remadom.eval.metrics import embedding_metrics
@@ -46,6 +47,7 @@ def evaluate(run_dir: str | Path, data: Any = None, *, scib: bool = False) -> Ru
     out = RunDir(run_dir)
     parts = load_checkpoint(out.checkpoint)
     raw = parts["metadata"]["config"]
+    check_known(raw, str(out.checkpoint), training=True)
     raw = {**raw, "logging": {**raw["logging"], "run_dir": str(out.path)}}
     seed_everything(raw["optim"]["seed"])
     with collected_warnings() as warned:

@@ -17,9 +17,10 @@ from remadom.bridges.filtering import filter_edges
 from remadom.config.components import build_bridge
 from remadom.config.load import validate
 from remadom.config.schema import BridgeSettings
+from remadom.data.modality import Kind
 from remadom.data.obs import column_of, group_codes
 from remadom.data.seeds import known_pairs
-from remadom.data.views import Kind, views_in
+from remadom.data.views import views_in
 from remadom.errors import InputError
 from remadom.eval.bridging import Side, bridge_metrics, draw_bridge_edges, drawn_cells, drawn_edges
 from remadom.eval.layout import plane

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,6 +18,9 @@ from pydantic_core import PydanticCustomError
 from remadom.errors import InputError, nearest
 
 T = TypeVar("T")
+
+TOLD = "told"
+"""Type of the problems whose message says all, also what was found."""
 
 
 class Section(BaseModel):
@@ -34,12 +37,14 @@ class Section(BaseModel):
             return values
         unknown = [key for key in values if key not in cls.model_fields]
         if unknown:
-            words = "; ".join(
-                f"unknown key '{key}': {nearest(str(key), cls.model_fields)}" for key in unknown
-            )
-            # braces would be read as a template by pydantic
-            raise PydanticCustomError("unknown_key", words.replace("{", "(").replace("}", ")"))
+            refuse(*(f"unknown key '{key}': {nearest(str(key), cls.model_fields)}" for key in unknown))
         return values
+
+
+def refuse(*problems: str) -> NoReturn:
+    """Raise what pydantic takes for a problem with a section that is told in words, in a validator of it."""
+    # braces would be read as a template by pydantic
+    raise PydanticCustomError(TOLD, "; ".join(problems).replace("{", "(").replace("}", ")"))
 
 
 def error_lines(error: ValidationError, prefix: str = "") -> list[str]:
@@ -47,7 +52,7 @@ def error_lines(error: ValidationError, prefix: str = "") -> list[str]:
     lines = []
     for problem in error.errors(include_url=False):
         key = ".".join([*([prefix] if prefix else []), *map(str, problem["loc"])])
-        found = "" if problem["type"] == "unknown_key" else f" (found {problem['input']!r})"
+        found = "" if problem["type"] == TOLD else f" (found {problem['input']!r})"
         lines.append(f"{key}: {problem['msg']}{found}" if key else f"{problem['msg']}{found}")
     return lines
 

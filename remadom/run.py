@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from remadom.config.build import Assembly, assemble
+from remadom.config.known import check_known
 from remadom.config.load import Raw, to_yaml, validate
 from remadom.config.trained import Trained
 from remadom.errors import InputError
@@ -99,11 +100,12 @@ def embed(
     Parameters
     ----------
     checkpoint
-        A checkpoint, or a run folder (its best checkpoint, else its last).
+        A checkpoint, a run folder (its best checkpoint, else its last), or a saved model.
     data
         File, AnnData, MuData or mapping of AnnData; the data that the model was trained on by default.
     out
-        The ``.npz`` to write: ``z_bio``, ``mu``, ``logvar`` (cell x latent) and ``obs_names``. By default
+        The ``.npz`` to write: ``z_bio``, ``mu``, ``logvar`` (cell x latent), ``z_tech`` where the
+        model has one, and ``obs_names``. By default
         ``embeddings.<name of the data>.npz`` beside the checkpoint.
     overwrite
         Replace ``out``.
@@ -114,10 +116,9 @@ def embed(
         No such checkpoint, features of the model that the data lacks, or ``out`` exists.
     """
     path = Path(checkpoint)
-    if path.is_dir():
-        path = RunDir(path).checkpoint
     name = f"embeddings.{Path(data).stem}.npz" if isinstance(data, str | Path) else EMBEDDINGS
-    target = path.with_name(name) if out is None else Path(out)
+    beside = path / name if path.is_dir() else path.with_name(name)
+    target = beside if out is None else Path(out)
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists; choose another --out, or give --overwrite")
     trained = Trained.load(path)
@@ -128,7 +129,9 @@ def embed(
 
 def resumed_config(checkpoint: str | Path) -> Raw:
     """Configuration of the run that a checkpoint, or a run folder, belongs to."""
-    config: Raw = load_checkpoint(last_checkpoint(checkpoint))["metadata"]["config"]
+    path = last_checkpoint(checkpoint)
+    config: Raw = load_checkpoint(path)["metadata"]["config"]
+    check_known(config, str(path), training=True)
     return config
 
 

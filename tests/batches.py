@@ -10,6 +10,7 @@ from remadom.core.decoders import ADTMixtureDecoder, ATACDecoderBernoulli, RNADe
 from remadom.core.encoder import GaussianEncoder
 from remadom.core.fusion import ProductOfExperts
 from remadom.core.inputs import INPUTS
+from remadom.core.technical import TechnicalPrior
 from remadom.core.vae import MosaicVAE
 from remadom.types import Batch, Rows
 
@@ -62,10 +63,14 @@ def take(batch: Batch, cells: list[int]) -> Batch:
     )
 
 
-def make_model(modalities: tuple[str, ...] = ("rna", "atac", "adt"), seed: int = 0, **params) -> MosaicVAE:
+def make_model(
+    modalities: tuple[str, ...] = ("rna", "atac", "adt"), seed: int = 0, *, tech: int = 0, **params
+) -> MosaicVAE:
     torch.manual_seed(seed)
+    technical = TechnicalPrior(2, tech, modalities) if tech else None
     encoders = {
-        m: GaussianEncoder(SIZES[m], LATENT, INPUTS.build(INPUT[m], SIZES[m]), hidden=8) for m in modalities
+        m: GaussianEncoder(SIZES[m], LATENT + tech, INPUTS.build(INPUT[m], SIZES[m]), hidden=8)
+        for m in modalities
     }
-    decoders = {m: DECODER[m](LATENT, SIZES[m], 2, hidden=8) for m in modalities}
-    return MosaicVAE(encoders, ProductOfExperts(None, modalities), decoders, **params)
+    decoders = {m: DECODER[m](LATENT, SIZES[m], 0 if tech else 2, tech, hidden=8) for m in modalities}
+    return MosaicVAE(encoders, ProductOfExperts(None, modalities), decoders, technical=technical, **params)

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 import remadom
-from remadom.cli import bridge, config, demo, diagnose, embed, evaluate, export, impute, mock, report, train
+from remadom.cli import (
+    bridge,
+    checkpoint,
+    config,
+    demo,
+    diagnose,
+    embed,
+    evaluate,
+    export,
+    impute,
+    mapref,
+    mock,
+    report,
+    save,
+    train,
+)
+from remadom.cli.telling import NAMED
 
 app = typer.Typer(
     name="remadom",
@@ -14,9 +32,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (diagnose, train, embed, impute, evaluate, report, export, bridge, mock, demo):
+for module in (diagnose, train, embed, impute, evaluate, report, export, save, mapref, bridge, mock, demo):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(config.app, name="config")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 
 def _version(show: bool) -> None:
@@ -30,8 +49,17 @@ def _options(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version."
     ),
+    modules: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import a module (or a .py file) of your own that registers components; again for more.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    pass
+    NAMED.set(tuple(modules or ()))
 
 
 def main() -> None:

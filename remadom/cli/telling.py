@@ -6,6 +6,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 import typer
@@ -21,9 +22,14 @@ USER_ERROR = 2
 DIVERGED = 1
 INTERRUPTED = 130
 
+NAMED: ContextVar[tuple[str, ...]] = ContextVar("modules named with --import", default=())
+
 
 def told(command: Callable[P, T]) -> Callable[P, T]:
-    """Decorator of a command: a user's error ends it with exit code 2 and the message on standard error."""
+    """Decorator of a command: a user's error ends it with exit code 2 and the message on standard error.
+
+    Before the command runs, the components of the user's own are registered (``--import``, entry points).
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -32,6 +38,7 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
         logger.setLevel(logging.INFO)
         propagate, logger.propagate = logger.propagate, False  # other libraries set up the root logger
         try:
+            _extend()
             return command(*args, **kwargs)
         except InputError as error:
             _stop(f"error: {error}", USER_ERROR)
@@ -45,6 +52,13 @@ def told(command: Callable[P, T]) -> Callable[P, T]:
         raise AssertionError
 
     return wrapped
+
+
+def _extend() -> None:
+    """Import what registers components, as late as this: not to show help, nor to print the version."""
+    from remadom.utils.extensions import load_extensions
+
+    load_extensions(NAMED.get())
 
 
 def _stop(message: str, code: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,10 @@ from remadom.config.load import Raw, overlay, validate
 from remadom.config.schema import RunConfig
 from remadom.core.decoders import DECODERS
 from remadom.core.fusion import ProductOfExperts
+from remadom.core.inputs import INPUTS
+from remadom.core.technical import TechnicalPrior
 from remadom.core.vae import MosaicVAE
+from remadom.data.covariates import Covariates, fit_covariates
 from remadom.data.diagnosis import Diagnosis, diagnose
 from remadom.data.fit import fit_preprocess
 from remadom.data.holdout import Hidden, held_out
@@ -27,10 +30,10 @@ from remadom.data.partners import GroupPartners
 from remadom.data.prepared import Prepared
 from remadom.data.source import Source
 from remadom.data.split import Split, split_cells
-from remadom.data.validate import validate_counts, validate_dims
+from remadom.data.validate import validate_dims, validate_values
 from remadom.errors import InputError
 from remadom.train.objective import Objective
-from remadom.types import Rows
+from remadom.types import Rows, Support
 from remadom.utils.seed import derive
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class Assembly:
     """The data as trained on: held-out values hidden."""
     split: Split
     prepared: Prepared
+    covariates: Covariates
     groups: dict[str, Codes]
     time: np.ndarray | None
     model: MosaicVAE
@@ -95,6 +99,7 @@ class Assembly:
         return {
             "config": self.config.model_dump(mode="json"),
             "prepared": self.prepared.state(),
+            "covariates": self.covariates.state(),
             "groups": {name: list(names) for name, (_, names) in self.groups.items()},
         }
 
@@ -130,18 +135,24 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     config = validate(plan.apply(choices, raw), where)
     sections = model_sections(config, visible)
     for modality in visible.modalities:
-        decoder = sections["decoders"].get(modality)
-        whole = decoder is not None and DECODERS[decoder["likelihood"]].integers
-        validate_counts(visible, modality, integers=whole, nonnegative=_is_counts(sections, modality))
+        for reader, support in _readers(sections, modality):
+            validate_values(visible, modality, support=support, reader=reader)
     split = trainable(split_cells(visible, **_split_settings(config)), visible)
+    covariates = fit_covariates(visible, config.data, split.train)
     prepared = fit_preprocess(visible, config.data, split.train)
     source = prepared.apply(visible)
     sections = with_sizes(sections, source)
     ties = terms.Ties.of(config)
     groups, time = groups_of(source, config.data, ties.group_keys), times_of(source, config.data)
     n_batches = len(groups["batch"][1])
+    if config.model.latent_tech and n_batches == 1:
+        raise InputError(
+            f"model.latent_tech is {config.model.latent_tech}, but there is one batch "
+            f"(data.batch_key: {config.data.batch_key}), so nothing for it to explain; set it to 0"
+        )
     for section in sections["decoders"].values():
-        section["conditional_batches"] = section["conditional_batches"] or n_batches
+        default = 1 if config.model.latent_tech else n_batches  # z_tech tells of the batch
+        section["conditional_batches"] = section["conditional_batches"] or default
         if section["conditional_batches"] not in (1, n_batches):
             raise InputError(
                 f"conditional_batches is {section['conditional_batches']}, but obs[{config.data.batch_key!r}] "
@@ -150,7 +161,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     config = validate(overlay(config.model_dump(mode="json"), {"model": sections}), where)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.optim.seed, "init"))
-        model = build_model(config)
+        model = build_model(config, n_batches, covariates.width)
         terms.connect(ties, config, groups, time)
     start_from_data(model, source, split.train, groups["batch"][0], config.optim.seed)
     batches = partial(
@@ -160,11 +171,18 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
         groups=groups,
         time=time,
         library=library_of(model, prepared),
+        covariates=covariates.encode(source),
     )
     training = batches(source, np.sort(split.train))
     structure = terms.build_structure(ties, config, source, split.train, groups, model, training)
     if structure is not None:  # what rests on fixed features: no edges is told before a run begins
         structure.refresh(0)
+    if config.model.latent_tech and "batch" not in ties.group_keys:
+        logger.warning(
+            "model.latent_tech is %d, but no head of alignment compares the batches, so z_bio can still tell of them; "
+            "enable one, for example alignment.mmd",
+            config.model.latent_tech,
+        )
     notes = [*_source_notes(measured, hidden), *prepared.notes]
     return Assembly(
         config=config,
@@ -176,6 +194,7 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
         source=source,
         split=split,
         prepared=prepared,
+        covariates=covariates,
         groups=groups,
         time=time,
         model=model,
@@ -187,7 +206,9 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
     )
 
 
-def open_source(config: RunConfig, data: Any = None, among: Sequence[str] | None = None) -> Source:
+def open_source(
+    config: RunConfig, data: Any = None, among: Sequence[str] | None = None, *, repeated: bool = False
+) -> Source:
     """The configured data set; with ``among``, only the modalities of the data that are in it."""
     if among is not None:
         found = open_source(config, data).modalities
@@ -204,6 +225,7 @@ def open_source(config: RunConfig, data: Any = None, among: Sequence[str] | None
         modalities=config.data.modalities,
         backed=config.data.backed,
         lsi_key=config.data.preprocess.atac.lsi.obsm_key,
+        repeated=repeated,
     )
 
 
@@ -279,7 +301,7 @@ def with_sizes(sections: Mapping[str, Any], source: Source) -> dict[str, Any]:
     for modality, section in encoders.items():
         rep = source.reps.get(modality)
         section["in_dim"] = len(source.features[modality]) if rep is None else rep.shape[1]
-        default = "identity" if rep is not None else modality_named(modality).encoder_input
+        default = _usual_input(sections, modality) if rep is None else "identity"
         section["input"] = section["input"] or default
     for modality, section in decoders.items():
         section["out_dim"] = len(source.features[modality])
@@ -292,16 +314,20 @@ def library_of(model: MosaicVAE, prepared: Prepared) -> dict[str, float]:
     return {m: total for m, total in prepared.library.items() if m in scaled}
 
 
-def build_model(config: RunConfig) -> MosaicVAE:
-    """The model of a resolved configuration (every size filled in)."""
+def build_model(config: RunConfig, n_batches: int, n_covariates: int = 0) -> MosaicVAE:
+    """The model of a resolved configuration (every size filled in), for as many covariates as were fitted."""
     model = config.model
+    technical = None
+    if model.latent_tech:
+        decoded = [m for m, section in model.decoders.items() if section is not None]
+        technical = TechnicalPrior(n_batches, model.latent_tech, decoded)
     encoders = {
-        m: components.build_encoder(section, model.latent_bio)
+        m: components.build_encoder(section, model.latent_bio + model.latent_tech)
         for m, section in model.encoders.items()
         if section is not None
     }
     decoders = {
-        m: components.build_decoder(section, model.latent_bio)
+        m: components.build_decoder(section, model.latent_bio, n_covariates + model.latent_tech)
         for m, section in model.decoders.items()
         if section is not None
     }
@@ -311,15 +337,24 @@ def build_model(config: RunConfig) -> MosaicVAE:
         decoders,
         modality_dropout=model.modality_dropout,
         modality_weights=model.modality_weights,
+        technical=technical,
     )
 
 
 def start_from_data(
-    model: MosaicVAE, source: Source, train: np.ndarray, batch: np.ndarray, seed: int
+    model: MosaicVAE,
+    source: Source,
+    train: np.ndarray,
+    batch: np.ndarray,
+    seed: int,
+    among: Sequence[str] | None = None,
 ) -> None:
-    """Fit the inputs' statistics and set the output biases from a sample of the training cells."""
+    """Fit the inputs' statistics and set the output biases from a sample of the training cells.
+
+    With ``among``, those of these modalities only.
+    """
     rng = np.random.default_rng(derive(seed, "sample"))
-    for modality in source.modalities:
+    for modality in source.modalities if among is None else among:
         all_cells = train[source.has[modality][train]]
         if len(all_cells) == 0:
             continue
@@ -334,6 +369,8 @@ def start_from_data(
             decoder = model.decoder(modality)
             decoder.batch.see(labels)
             decoder.start_from(sample, torch.from_numpy(batch[cells]))
+            if model.technical is not None:
+                model.technical.see(modality, labels)
 
 
 def _split_settings(config: RunConfig) -> dict[str, Any]:
@@ -341,10 +378,27 @@ def _split_settings(config: RunConfig) -> dict[str, Any]:
     return {"val_fraction": data.val_fraction, "split_key": data.split_key, "seed": config.optim.seed}
 
 
-def _is_counts(sections: Mapping[str, Any], modality: str) -> bool:
-    """Whether anything reads the values as counts; components that are only encoded may be negative."""
-    encoder = sections["encoders"].get(modality)
-    return modality in sections["decoders"] or (encoder is not None and encoder["input"] != "identity")
+def _readers(sections: Mapping[str, Any], modality: str) -> Iterator[tuple[str, Support | None]]:
+    """What reads the values of a modality, and what it expects (``None``: any numbers, as components are)."""
+    decoder, encoder = sections["decoders"].get(modality), sections["encoders"].get(modality)
+    support: Support | None = None
+    if decoder is not None:
+        support = DECODERS[decoder["likelihood"]].support
+        yield f"the likelihood {decoder['likelihood']}", support
+    if encoder is not None and support in (None, "real"):
+        name, _ = components.named_input(encoder["input"] or _usual_input(sections, modality))
+        if not INPUTS[name].signed:
+            yield f"model.encoders.{modality}.input: {name}", "events"
+        elif support is None:
+            yield f"model.encoders.{modality}.input: {name}", None
+
+
+def _usual_input(sections: Mapping[str, Any], modality: str) -> str:
+    """What an encoder makes of the values unless the configuration says otherwise."""
+    decoder = sections["decoders"].get(modality)
+    if decoder is not None and DECODERS[decoder["likelihood"]].support in ("real", "fractions"):
+        return "standardized"
+    return modality_named(modality).encoder_input
 
 
 def _source_notes(source: Source, hidden: Mapping[str, Hidden]) -> list[str]:

@@ -10,12 +10,14 @@ from pydantic import PositiveInt, ValidationError, create_model
 
 from remadom.align import HEADS, AlignmentHead
 from remadom.bridges import BRIDGES, Bridge
-from remadom.config.schema import BridgeSettings, HeadSettings, ModelSettings, RunConfig
+from remadom.config.schema import BridgeSettings, EvaluationSettings, HeadSettings, ModelSettings, RunConfig
 from remadom.core.decoders import DECODERS, Decoder
 from remadom.core.encoder import ENCODERS, GaussianEncoder
 from remadom.core.inputs import INPUTS
-from remadom.data.modality import modality_named
+from remadom.data.modality import MODALITIES, modality_named
+from remadom.data.settings import FeatureSelection
 from remadom.errors import InputError, nearest
+from remadom.eval.metric import METRICS, Metric
 from remadom.registry import Registry, Section, error_lines
 from remadom.schedule import Schedule, schedule_of
 
@@ -28,8 +30,9 @@ class EncoderSizes(Section):
     in_dim: PositiveInt | None = None
     """Number of features (or LSI components); inferred from the data where null."""
 
-    input: str | None = None
-    """What the encoder makes of the counts; null is the modality's own (LSI components are read as they are)."""
+    input: str | dict[str, Any] | None = None
+    """What the encoder makes of the counts: a name, or a mapping of ``name`` and its parameters; null is the
+    modality's own (LSI components are read as they are)."""
 
 
 class DecoderSizes(Section):
@@ -67,9 +70,20 @@ def _validated(schema: type[Section], values: dict[str, Any], key: str) -> dict[
 def encoder_section(modality: str, values: dict[str, Any]) -> dict[str, Any]:
     """A validated encoder section with every default filled in; raises :class:`InputError`."""
     section = _validated(encoder_schema(), values, f"model.encoders.{modality}")
-    if section["input"] is not None and section["input"] not in INPUTS:
-        raise InputError(f"model.encoders.{modality}.input: unknown: {nearest(section['input'], INPUTS)}")
+    if section["input"] is not None:
+        where = f"model.encoders.{modality}.input"
+        name, params = named_input(section["input"])
+        if name not in INPUTS:
+            raise InputError(f"{where}: unknown '{name}': {nearest(name, INPUTS)}")
+        INPUTS.section(name, params, where)
     return section
+
+
+def named_input(value: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of an encoder input."""
+    if isinstance(value, str):
+        return value, {}
+    return str(value.get("name")), {key: param for key, param in value.items() if key != "name"}
 
 
 def decoder_section(modality: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +138,17 @@ def _built(registry: Registry[T], name: str, section: Section, where: str) -> T:
         raise InputError(f"{where}: {error}") from None
 
 
+def build_metrics(settings: EvaluationSettings) -> dict[str, Metric]:
+    """Metrics that are asked for, by name; raises :class:`InputError`."""
+    metrics = {}
+    for name, params in settings.metrics.items():
+        if name not in METRICS:
+            raise InputError(f"evaluation.metrics: unknown metric '{name}': {nearest(name, METRICS)}")
+        where = f"evaluation.metrics.{name}"
+        metrics[name] = _built(METRICS, name, METRICS.section(name, params, where), where)
+    return metrics
+
+
 def check_components(config: RunConfig, where: str = "") -> None:
     """Validate the component sections of a configuration; raises :class:`InputError` with every problem."""
     problems: list[str] = []
@@ -143,6 +168,7 @@ def check_components(config: RunConfig, where: str = "") -> None:
         partial(schedule_of, config.structure.laplacian_lambda, "structure.laplacian_lambda"),
         partial(schedule_of, config.bridge.weight, "bridge.weight"),
         partial(build_bridge, config.bridge),
+        partial(build_metrics, config.evaluation),
         *(partial(build_head, name, settings) for name, settings in config.alignment.items()),
     ]
     for other in others:
@@ -156,24 +182,30 @@ def check_components(config: RunConfig, where: str = "") -> None:
 
 
 def build_encoder(section: dict[str, Any], latent_dim: int) -> GaussianEncoder:
-    """Encoder from a complete section."""
-    params = {key: section[key] for key in ENCODERS.schema("gaussian").model_fields}
-    transform = INPUTS.build(section["input"], section["in_dim"])
+    """Encoder from a complete section; a key that came after the section was saved has its default."""
+    params = {key: section[key] for key in ENCODERS.schema("gaussian").model_fields if key in section}
+    name, chosen = named_input(section["input"])
+    transform = INPUTS.build(name, section["in_dim"], **chosen)
     return ENCODERS.build("gaussian", section["in_dim"], latent_dim, transform, **params)
 
 
-def build_decoder(section: dict[str, Any], latent_dim: int) -> Decoder:
-    """Decoder from a complete section."""
+def build_decoder(section: dict[str, Any], latent_dim: int, n_covariates: int = 0) -> Decoder:
+    """Decoder from a complete section; a key that came after the section was saved has its default."""
     likelihood = section["likelihood"]
-    params = {key: section[key] for key in DECODERS.schema(likelihood).model_fields}
-    return DECODERS.build(
-        likelihood, latent_dim, section["out_dim"], section["conditional_batches"], **params
-    )
+    params = {key: section[key] for key in DECODERS.schema(likelihood).model_fields if key in section}
+    sizes = (latent_dim, section["out_dim"], section["conditional_batches"], n_covariates)
+    return DECODERS.build(likelihood, *sizes, **params)
 
 
 def beta_schedule(model: ModelSettings) -> Schedule:
     """Schedule of the KL weight; raises :class:`InputError`."""
     return schedule_of(model.beta, "model.beta")
+
+
+def _input_schema(name: str) -> dict[str, Any]:
+    schema = INPUTS.schema(name).model_json_schema()
+    schema["properties"] = {"name": {"const": name}, **schema.get("properties", {})}
+    return {**schema, "required": ["name", *schema.get("required", [])]}
 
 
 def json_schema() -> dict[str, Any]:
@@ -184,7 +216,7 @@ def json_schema() -> dict[str, Any]:
     decoders = [decoder_schema(name).model_json_schema() for name in DECODERS]
     for part in (encoder, *decoders):
         schema["$defs"].update(part.pop("$defs", {}))
-    encoder["properties"]["input"]["enum"] = [*INPUTS, None]
+    encoder["properties"]["input"]["anyOf"] = [{"enum": [*INPUTS, None]}, *map(_input_schema, INPUTS)]
     for name, decoder in zip(DECODERS, decoders, strict=True):
         decoder["properties"]["likelihood"]["enum"] = [name, None]
     nothing = {"type": "null"}
@@ -200,6 +232,17 @@ def json_schema() -> dict[str, Any]:
     bridge["properties"] |= blocks
     bridge["properties"]["provider"]["enum"] = [*BRIDGES, None]
     bridge["additionalProperties"] = False
+    preprocess = schema["$defs"]["Preprocess"]
+    preprocess["additionalProperties"] = False
+    preprocess["properties"] |= {
+        name: FeatureSelection.model_json_schema()
+        for name in MODALITIES
+        if name not in preprocess["properties"]
+    }
+    schema["$defs"]["EvaluationSettings"]["properties"]["metrics"] |= {
+        "properties": {name: METRICS.schema(name).model_json_schema() for name in METRICS},
+        "additionalProperties": False,
+    }
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "remadom run configuration"
     return schema

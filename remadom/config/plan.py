@@ -6,7 +6,7 @@ A setting is taken from here only where neither the configuration file nor the c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,8 @@ import numpy as np
 from remadom.config.load import Raw, overlay, validate
 from remadom.config.schema import RunConfig
 from remadom.data.diagnosis import Diagnosis
+from remadom.data.modality import modality_named
+from remadom.data.settings import ATACPreprocess, RNAPreprocess
 from remadom.data.source import Source
 
 STEPS = 2500
@@ -102,23 +104,47 @@ def _stopping(facts: Facts, config: RunConfig) -> Iterator[Choice]:
         yield Choice("optim.early_stopping", stopping, "stops when the validation cells no longer gain")
 
 
-def _genes(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    n = facts.features.get("rna", 0)
-    if n > 5000 and not _is_sized(config, "rna"):
-        yield Choice(
-            "data.preprocess.rna.hvg", 4000, f"the RNA has {n:,} genes; the most variable carry the types"
-        )
+def _features(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    for modality, n in facts.features.items():
+        section, title = config.data.preprocess.of(modality), modality_named(modality).title
+        if _is_sized(config, modality):
+            continue
+        if isinstance(section, RNAPreprocess) and n > 5000:
+            reason = f"the {title} has {n:,} genes; the most variable carry the types"
+            yield Choice(f"data.preprocess.{modality}.hvg", 4000, reason)
+        elif not isinstance(section, RNAPreprocess) and n > 50_000:
+            what = (
+                "peaks; the most open"
+                if isinstance(section, ATACPreprocess)
+                else "features; the most frequent"
+            )
+            reason = f"the {title} has {n:,} {what} carry the signal"
+            yield Choice(f"data.preprocess.{modality}.n_top", 50_000, reason)
 
 
-def _peaks(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    n = facts.features.get("atac", 0)
-    if n > 50_000 and not _is_sized(config, "atac"):
-        yield Choice("data.preprocess.atac.n_top", 50_000, f"{n:,} peaks; the most open carry the signal")
-    decoder = config.model.decoders.get("atac", {})
-    if n > 5000 and decoder is not None and decoder.get("likelihood", "bernoulli") == "bernoulli":
-        yield Choice(
-            "model.decoders.atac.lowrank", 32, f"{n:,} peaks: a full-rank output layer is most of the time"
-        )
+def _rank(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    for modality, n in facts.features.items():
+        section = config.model.decoders.get(modality, {})
+        if section is None or n <= 5000:
+            continue
+        if _likelihood(section, modality) in ("bernoulli", "poisson"):
+            reason = f"{n:,} features: a full-rank output layer is most of the time"
+            yield Choice(f"model.decoders.{modality}.lowrank", 32, reason)
+
+
+def _fragments(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    for modality in facts.features:
+        section = config.model.decoders.get(modality, {})
+        if section is None or not isinstance(config.data.preprocess.of(modality), ATACPreprocess):
+            continue
+        likelihood = _likelihood(section, modality)
+        if likelihood != "bernoulli":
+            reason = f"the likelihood {likelihood} reads how many fragments there are"
+            yield Choice(f"data.preprocess.{modality}.binarize", False, reason)
+
+
+def _likelihood(section: Mapping[str, Any], modality: str) -> str:
+    return str(section.get("likelihood") or modality_named(modality).likelihood)
 
 
 def _is_sized(config: RunConfig, modality: str) -> bool:
@@ -161,8 +187,9 @@ RULES: tuple[Rule, ...] = (
     _rate,
     _warm_up,
     _stopping,
-    _genes,
-    _peaks,
+    _features,
+    _rank,
+    _fragments,
     _dropout,
     _alignment,
     _bridge,

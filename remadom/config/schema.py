@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from remadom.adapters.settings import AdapterSettings
 from remadom.data.settings import DataSettings, Holdout
 from remadom.registry import Section
 from remadom.schedule import Scheduled
 from remadom.train.settings import LoggingSettings, OptimSettings
 
 
-@dataclass(frozen=True)
-class Later:
-    """Marks a key whose feature comes in a later version: any value but its default is refused."""
-
-
-class _WithLaterKeys(Section):
-    """A section that refuses the keys marked :class:`Later`, instead of ignoring them."""
-
-    @model_validator(mode="after")
-    def _refuse_later_keys(self) -> _WithLaterKeys:
-        for name, field in type(self).model_fields.items():
-            later = any(isinstance(mark, Later) for mark in field.metadata)
-            if later and getattr(self, name) != field.default:
-                raise PydanticCustomError(
-                    "later",
-                    "'{key}' comes in a later version of remadom; leave it out or set it to {default}",
-                    {"key": name, "default": json.dumps(field.default)},
-                )
-        return self
-
-
-class ModelSettings(_WithLaterKeys):
+class ModelSettings(Section):
     """The generative model."""
 
     latent_bio: PositiveInt = 16
     """Dimension of the shared latent space."""
 
-    latent_tech: Annotated[NonNegativeInt, Later()] = 0
-    """Dimension of a latent space for technical effects (a later version)."""
+    latent_tech: NonNegativeInt = 0
+    """Dimension of a latent space for technical effects, ``z_tech``, which the batch explains; 0 has none."""
 
     encoders: dict[str, dict[str, Any] | None] = {}
     """Encoder by modality: ``in_dim``, ``input`` and the encoder's parameters; null switches one off."""
@@ -59,6 +36,10 @@ class ModelSettings(_WithLaterKeys):
 
     beta: Scheduled = {"schedule": "linear", "start": 0.0, "end": 1.0, "epochs": 20.0}
     """Weight of the KL term: a number, or a schedule by name with its parameters, in epochs."""
+
+    correction: bool = True
+    """Whether ``z_bio`` is freed of what batches lie apart in soft clusters of the embedding, once after training,
+    where there are several batches and cells that link the modalities."""
 
     modality_dropout: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
     """Probability that a training cell is encoded from a random subset of its modalities."""
@@ -181,6 +162,9 @@ class EvaluationSettings(Section):
     figures: bool = True
     """Whether figures are drawn."""
 
+    metrics: dict[str, dict[str, Any] | None] = {}
+    """More metrics of the embedding, by their name in the registry, each with its parameters."""
+
 
 class RunConfig(Section):
     """Everything that a run depends on."""
@@ -208,3 +192,6 @@ class RunConfig(Section):
 
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured after training."""
+
+    adapter: AdapterSettings = AdapterSettings()
+    """How new cells are mapped onto this model as a reference."""

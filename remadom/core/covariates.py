@@ -12,8 +12,8 @@ from remadom.shapes import Float, Int
 class BatchCovariates(nn.Module):
     """One-hot batch of each cell for a module that is conditioned on it.
 
-    A label of -1, no labels, or a batch in which the modality was never measured stands for the average of the
-    batches in which it was.
+    A label of -1, no labels, a batch that came after training, or one in which the modality was never measured stands
+    for the average of the batches in which it was.
 
     Parameters
     ----------
@@ -43,6 +43,6 @@ class BatchCovariates(nn.Module):
         average = (self.seen / self.seen.sum().clamp(min=1)).expand(n_cells, -1)
         if batch_labels is None:
             return average
-        codes = batch_labels.clamp(min=0)
-        known = (batch_labels >= 0) & (self.seen[codes] > 0)
+        codes = batch_labels.clamp(0, self.width - 1)
+        known = (batch_labels == codes) & (self.seen[codes] > 0)
         return torch.where(known.unsqueeze(1), F.one_hot(codes, self.width).to(average.dtype), average)

@@ -11,7 +11,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from remadom.core.inputs import EncoderInput
+from remadom.core.residual import BatchResidual
 from remadom.registry import Registry
+from remadom.shapes import Float, Int
 from remadom.types import Posterior, Rows
 
 LOGVAR_RANGE = (-12.0, 6.0)
@@ -74,9 +76,16 @@ class GaussianEncoder(nn.Module):
             rest += [nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
         self.rest = nn.Sequential(*rest)
         self.head = nn.Linear(hidden, 2 * latent_dim)
+        self.residual: BatchResidual | None = None
 
-    def forward(self, rows: Rows) -> Posterior:
-        """Posterior of each cell of the block, cell x latent."""
-        hidden = self.rest(self.first(self.transform(rows)))
-        mu, logvar = self.head(hidden).float().chunk(2, dim=1)
+    def hidden(
+        self, rows: Rows, batch_labels: Int[Tensor, " cell"] | None = None
+    ) -> Float[Tensor, "cell hidden"]:
+        """Last hidden layer of each cell of the block."""
+        hidden: Tensor = self.rest(self.first(self.transform(rows)))
+        return hidden if self.residual is None else self.residual(hidden, batch_labels)
+
+    def forward(self, rows: Rows, batch_labels: Int[Tensor, " cell"] | None = None) -> Posterior:
+        """Posterior of each cell of the block, cell x latent; of its batch only a ``residual`` takes notice."""
+        mu, logvar = self.head(self.hidden(rows, batch_labels)).float().chunk(2, dim=1)
         return Posterior(mu, logvar.clamp(*LOGVAR_RANGE))

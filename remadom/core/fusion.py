@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from remadom.errors import InputError, nearest
 from remadom.shapes import Float
+from remadom.types import Posterior
 
 
 class ProductOfExperts(nn.Module):
@@ -63,15 +64,19 @@ class ProductOfExperts(nn.Module):
         mus: Sequence[Float[Tensor, "cell latent"]],
         logvars: Sequence[Float[Tensor, "cell latent"]],
         modality_names: Sequence[str] | None = None,
+        prior: Posterior | None = None,
     ) -> tuple[Float[Tensor, "cell latent"], Float[Tensor, "cell latent"]]:
-        """Fused ``mu, logvar``; ``modality_names`` says which temperature belongs to which expert."""
+        """Fused ``mu, logvar``; ``modality_names`` says which temperature belongs to which expert.
+
+        ``prior`` stands in place of the standard normal.
+        """
         names = modality_names if modality_names is not None else [""] * len(mus)
-        prior = torch.zeros_like(mus[0])
         log_precisions = [
             -logvar - math.log(self.temperatures.get(name, 1.0))
             for name, logvar in zip(names, logvars, strict=True)
         ]
-        stacked = torch.stack([prior, *log_precisions])
+        standard = torch.zeros_like(mus[0])
+        stacked = torch.stack([standard if prior is None else -prior.logvar, *log_precisions])
         share = torch.softmax(stacked, dim=0)
         mu = (share[1:] * torch.stack(list(mus))).sum(0)
-        return mu, -torch.logsumexp(stacked, dim=0)
+        return mu if prior is None else mu + share[0] * prior.mu, -torch.logsumexp(stacked, dim=0)

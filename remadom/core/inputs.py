@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +21,40 @@ class EncoderInput(nn.Module, ABC):
         Columns of the block.
     """
 
+    signed: ClassVar[bool] = False
+    """Whether it reads negative values too."""
+
+    center: Tensor
+    """Mean of each transformed feature over the training cells: what stands for one that other cells lack."""
+
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.n_features = n_features
+        self.register_buffer("center", torch.zeros(n_features))
 
     @abstractmethod
     def forward(self, rows: Rows) -> Rows:
         """Transform a block; the shape stays."""
 
-    def fit(self, sample: Rows) -> None:
+    def learn(self, sample: Rows) -> None:
         """Learn statistics from training cells; most transformations have none."""
+
+    def lacking(self, present: Tensor, share: float) -> None:
+        """Make up for features that the cells to come lack (and have as zeros), where others depend on them.
+
+        Parameters
+        ----------
+        present
+            Whether a feature is there.
+        share
+            Share of the counts of a training cell that lies in features that are there.
+        """
+
+    @torch.no_grad()
+    def fit(self, sample: Rows) -> None:
+        """Learn from training cells what the transformation needs, and the mean of what it gives."""
+        self.learn(sample)
+        self.center.copy_(self.forward(sample).feature_means())
 
 
 INPUTS: Registry[EncoderInput] = Registry("encoder input")
@@ -39,8 +64,40 @@ INPUTS: Registry[EncoderInput] = Registry("encoder input")
 class Identity(EncoderInput):
     """The values as they are: for components that are already features, such as LSI."""
 
+    signed = True
+
     def forward(self, rows: Rows) -> Rows:
         return rows
+
+
+@INPUTS.register("standardized")
+class Standardized(EncoderInput):
+    """Each feature less its mean, over its deviation, in the training cells: for values that are no counts.
+
+    Makes the block dense.
+    """
+
+    signed = True
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__(n_features)
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.present: Tensor | None = None
+
+    def learn(self, sample: Rows) -> None:
+        values = sample.dense()
+        self.mean.copy_(values.mean(0))
+        self.scale.copy_(values.std(0, unbiased=False).clamp(min=1e-2).reciprocal())
+
+    def lacking(self, present: Tensor, share: float) -> None:
+        self.present = present
+
+    def forward(self, rows: Rows) -> Rows:
+        values = (rows.dense() - self.mean) * self.scale
+        return Rows.from_dense(values if self.present is None else values * self.present)
 
 
 @INPUTS.register("log1p")
@@ -61,9 +118,12 @@ class LogNormalize(EncoderInput):
         super().__init__(n_features)
         self.register_buffer("target", torch.tensor(1e4))
 
-    def fit(self, sample: Rows) -> None:
+    def learn(self, sample: Rows) -> None:
         totals = sample.totals()
         self.target.copy_(totals[totals > 0].median() if bool((totals > 0).any()) else torch.tensor(1e4))
+
+    def lacking(self, present: Tensor, share: float) -> None:
+        self.target *= share
 
     def forward(self, rows: Rows) -> Rows:
         return rows.scale(cells=self.target / rows.totals().clamp(min=1.0)).map(torch.log1p)
@@ -84,16 +144,24 @@ class CenteredLogRatio(EncoderInput):
         super().__init__(n_features)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
+        self.present: Tensor | None = None
 
-    @staticmethod
-    def _ratios(rows: Rows) -> Tensor:
+    def _ratios(self, rows: Rows) -> Tensor:
         logs = rows.dense().log1p()
-        return logs - logs.mean(1, keepdim=True)
+        if self.present is None:
+            return logs - logs.mean(1, keepdim=True)
+        # the mean over all features, from the ones that are there and how far apart the two lie in training cells
+        apart = self.mean[self.present].mean()
+        ratios: Tensor = logs - (logs[:, self.present].mean(1, keepdim=True) - apart)
+        return torch.where(self.present, ratios, self.mean)
 
-    def fit(self, sample: Rows) -> None:
+    def learn(self, sample: Rows) -> None:
         ratios = self._ratios(sample)
         self.mean.copy_(ratios.mean(0))
         self.scale.copy_(ratios.std(0, unbiased=False).clamp(min=1e-2).reciprocal())
+
+    def lacking(self, present: Tensor, share: float) -> None:
+        self.present = present
 
     def forward(self, rows: Rows) -> Rows:
         return Rows.from_dense((self._ratios(rows) - self.mean) * self.scale)
@@ -112,17 +180,22 @@ class TermFrequency(EncoderInput):
         super().__init__(n_features)
         self.register_buffer("idf", torch.ones(n_features))
         self.register_buffer("scale", torch.tensor(1.0))
+        self.depth = 1e4
 
-    def fit(self, sample: Rows) -> None:
+    def learn(self, sample: Rows) -> None:
         self.scale.fill_(1.0)
         open_share = sample.map(_is_open).feature_means()
         self.idf.copy_(open_share.clamp(min=1 / max(1, len(sample))).reciprocal())
         squares = self.forward(sample).map(torch.square).totals()
         self.scale.copy_(squares.mean().clamp(min=1e-6).rsqrt() * 10)
 
+    def lacking(self, present: Tensor, share: float) -> None:
+        opened = self.idf.reciprocal()  # share of the training cells in which a peak is open
+        self.depth *= float(opened[present].sum() / opened.sum())
+
     def forward(self, rows: Rows) -> Rows:
         opened = rows.map(_is_open)
-        weighted = opened.scale(cells=1e4 / opened.totals().clamp(min=1.0), features=self.idf)
+        weighted = opened.scale(cells=self.depth / opened.totals().clamp(min=1.0), features=self.idf)
         return weighted.map(lambda x: torch.log1p(x) * self.scale)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, cast
 
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from remadom.core.correction import BatchCorrection
 from remadom.core.decoders.base import Decoder
 from remadom.core.encoder import GaussianEncoder
 from remadom.core.fusion import ProductOfExperts
+from remadom.core.technical import TechnicalPrior
 from remadom.errors import InputError
 from remadom.shapes import Float, Int
 from remadom.types import Batch, Latent, Posterior
@@ -40,6 +44,9 @@ class MosaicVAE(nn.Module):
         of them are scored, so that one modality alone embeds and imputes well.
     modality_weights
         Weight of each modality's reconstruction in the loss; 1 where it is not named.
+    technical
+        Prior of a technical latent space. The encoders then have its dimensions after those of ``z_bio``, and the
+        decoders read ``z_tech`` as their last covariates.
 
     Raises
     ------
@@ -56,6 +63,7 @@ class MosaicVAE(nn.Module):
         *,
         modality_dropout: Annotated[float, Ge(0.0), Le(1.0)] = 0.0,
         modality_weights: Mapping[str, float] | None = None,
+        technical: TechnicalPrior | None = None,
     ) -> None:
         super().__init__()
         if not encoders:
@@ -64,9 +72,12 @@ class MosaicVAE(nn.Module):
         self.decoders = nn.ModuleDict(decoders)
         self.fusion = fusion
         self.batch_group = batch_group
-        self.latent_dim = next(iter(encoders.values())).latent_dim
+        self.technical = technical
+        self.latent_dim = next(iter(encoders.values())).latent_dim - (technical.dim if technical else 0)
         self.modality_dropout = modality_dropout
         self.modality_weights = dict(modality_weights or {})
+        self.correction: BatchCorrection | None = None
+        """What is taken out of ``z_bio`` when cells are embedded; never while training, and never before decoding."""
 
     def encoder(self, modality: str) -> GaussianEncoder:
         """Encoder of a modality."""
@@ -78,25 +89,57 @@ class MosaicVAE(nn.Module):
 
     def encode(self, batch: Batch) -> dict[str, Posterior]:
         """Posterior of each modality, cell x latent; a cell without the modality has an infinite variance."""
+        return self._bio(self._experts(batch))
+
+    def _experts(self, batch: Batch) -> dict[str, Posterior]:
+        """Posterior of each modality over ``z_bio`` and, after it, ``z_tech``."""
         return {modality: self._encode_one(modality, batch) for modality in self.encoders}
 
+    def _bio(self, experts: Mapping[str, Posterior]) -> dict[str, Posterior]:
+        if self.technical is None:
+            return dict(experts)
+        n = self.latent_dim
+        return {m: Posterior(mu[:, :n], logvar[:, :n]) for m, (mu, logvar) in experts.items()}
+
     def _encode_one(self, modality: str, batch: Batch) -> Posterior:
-        at = batch.at.get(modality)
+        at, labels = batch.at.get(modality), batch.groups.get(self.batch_group)
         if modality in batch.has and at is None:
-            whole: Posterior = self.encoder(modality)(batch.encoder_rows(modality))
+            whole: Posterior = self.encoder(modality)(batch.encoder_rows(modality), labels)
             return whole
-        shape, device = (len(batch), self.latent_dim), batch.index.device
+        shape, device = (len(batch), self.encoder(modality).latent_dim), batch.index.device
         mu, logvar = torch.zeros(shape, device=device), torch.full(shape, ABSENT, device=device)
         if at is None or at.shape[0] == 0:
             return Posterior(mu, logvar)
-        present = self.encoder(modality)(batch.encoder_rows(modality))
+        present = self.encoder(modality)(batch.encoder_rows(modality), _at(labels, at))
         return Posterior(mu.index_copy(0, at, present.mu), logvar.index_copy(0, at, present.logvar))
+
+    def hidden(self, batch: Batch, modality: str) -> Float[Tensor, "present hidden"]:
+        """Last hidden layer of a modality's encoder, for the cells that have it."""
+        labels = batch.groups.get(self.batch_group)
+        labels = None if labels is None else batch.of_present(modality, labels)
+        return self.encoder(modality).hidden(batch.encoder_rows(modality), labels)
 
     def fuse(self, enc_outs: Mapping[str, Posterior]) -> Latent:
         """Fused posterior; ``z_bio`` is a sample while training and the mean otherwise."""
         mu, logvar = self.product(enc_outs)
-        z_bio = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.training else mu
-        return Latent(z_bio, mu, logvar)
+        return Latent(drawn(mu, logvar) if self.training else mu, mu, logvar)
+
+    def _fuse_all(self, experts: Mapping[str, Posterior], batch: Batch, *, sample: bool) -> Latent:
+        """Fused posterior, and that of ``z_tech``, of which the batch of a cell is one more expert."""
+        mu, logvar = self.product(self._bio(experts))
+        latent = Latent(drawn(mu, logvar) if sample else mu, mu, logvar)
+        if self.technical is None:
+            return latent
+        n, names = self.latent_dim, list(experts)
+        tech = Posterior(
+            *self.fusion(
+                [experts[m].mu[:, n:] for m in names],
+                [experts[m].logvar[:, n:] for m in names],
+                modality_names=names,
+                prior=self.technical(len(batch), batch.groups.get(self.batch_group)),
+            )
+        )
+        return replace(latent, z_tech=drawn(*tech) if sample else tech.mu, tech=tech)
 
     def product(self, enc_outs: Mapping[str, Posterior]) -> Posterior:
         """Product of the experts, without a sample of it."""
@@ -106,15 +149,28 @@ class MosaicVAE(nn.Module):
         )
         return Posterior(mu, logvar)
 
-    def decode(self, z: Float[Tensor, "cell latent"], batch: Batch) -> dict[str, Any]:
-        """Likelihood parameters of every decoded modality for every cell, measured or not."""
-        labels = batch.groups.get(self.batch_group)
-        return {m: decoder(z, batch.library.get(m), labels) for m, decoder in self.decoders.items()}
+    def decode(
+        self,
+        z: Float[Tensor, "cell latent"],
+        batch: Batch,
+        z_tech: Float[Tensor, "cell tech"] | None = None,
+    ) -> dict[str, Any]:
+        """Likelihood parameters of every decoded modality for every cell, measured or not.
+
+        Without ``z_tech``, a model that has it takes the mean of each cell's batch.
+        """
+        return {m: self.decoder(m)(z, *self._conditions(batch, m, z_tech)) for m in self.decoders}
 
     def embed(self, batch: Batch) -> Latent:
-        """Shared embedding of each cell: ``z_bio`` is the posterior mean, without noise."""
-        mu, logvar = self.product(self.encode(batch))
-        return Latent(mu, mu, logvar)
+        """Shared embedding of each cell: ``mu`` and ``z_tech`` are the posterior means, ``z_bio`` is ``mu`` corrected.
+
+        Without a :class:`~remadom.core.correction.BatchCorrection` they are the same.
+        """
+        latent = self._fuse_all(self._experts(batch), batch, sample=False)
+        labels = batch.groups.get(self.batch_group)
+        if self.correction is None or labels is None:
+            return latent
+        return replace(latent, z_bio=self.correction(latent.mu, labels))
 
     def impute(
         self,
@@ -138,9 +194,10 @@ class MosaicVAE(nn.Module):
             Batch as which each cell is decoded (-1: the average of those that have the modality); its own by
             default.
         """
-        decoder = self.decoder(modality)
-        given = self._conditions(batch, modality, library, batch_labels)
-        expected: Tensor = decoder.mean(decoder(self.embed(batch).z_bio, *given))
+        decoder, latent = self.decoder(modality), self.embed(batch)
+        z_tech = latent.z_tech if batch_labels is None else None
+        given = self._conditions(batch, modality, z_tech, library, batch_labels)
+        expected: Tensor = decoder.mean(decoder(latent.mu, *given))
         return expected
 
     def draws(
@@ -157,34 +214,55 @@ class MosaicVAE(nn.Module):
 
         Parameters as for :meth:`impute`, ``n`` draws by the generator.
         """
-        decoder = self.decoder(modality)
-        given = self._conditions(batch, modality, library, batch_labels)
-        _, mu, logvar = self.embed(batch)
+        decoder, latent = self.decoder(modality), self.embed(batch)
+        z_tech = None
         for _ in range(n):
-            noise = torch.randn(mu.shape, generator=generator, device=mu.device)
-            yield decoder.sample(decoder(mu + noise * (0.5 * logvar).exp(), *given), generator)
+            z_bio = drawn(latent.mu, latent.logvar, generator)
+            if latent.tech is not None and batch_labels is None:
+                z_tech = drawn(*latent.tech, generator)
+            given = self._conditions(batch, modality, z_tech, library, batch_labels)
+            yield decoder.sample(decoder(z_bio, *given), generator)
 
     def _conditions(
-        self, batch: Batch, modality: str, library: Tensor | None, batch_labels: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """What a decoder is given beside the latent."""
+        self,
+        batch: Batch,
+        modality: str,
+        z_tech: Tensor | None,
+        library: Tensor | None = None,
+        batch_labels: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """What a decoder is given beside ``z_bio``; without ``z_tech`` the mean of the batch stands for it."""
         totals = batch.library.get(modality) if library is None else library
-        return totals, batch.groups.get(self.batch_group) if batch_labels is None else batch_labels
+        labels = batch.groups.get(self.batch_group) if batch_labels is None else batch_labels
+        if self.technical is None:
+            return totals, labels, batch.covariates
+        if z_tech is None:
+            z_tech = self.technical(len(batch), labels).mu
+        state = self.technical.state_for(modality, z_tech, labels)
+        if batch.covariates is not None:
+            return totals, labels, torch.cat([batch.covariates, state], dim=1)
+        lacking = self.decoder(modality).n_covariates - self.technical.dim
+        return totals, labels, F.pad(state, (lacking, 0))
 
     def reconstruction(
-        self, z: Float[Tensor, "seed latent"], batch: Batch
+        self,
+        z: Float[Tensor, "seed latent"],
+        batch: Batch,
+        z_tech: Float[Tensor, "seed tech"] | None = None,
     ) -> dict[str, Float[Tensor, " seed"]]:
         """Negative log-likelihood of each modality per seed cell, in nats; 0 where the cell lacks it."""
         scored = batch.scored
-        labels = scored.groups.get(self.batch_group)
         out = {}
         for modality in self.decoders:
             if modality not in scored.x:
                 continue
             at = scored.at.get(modality)
-            library = scored.library.get(modality)
-            args = (z, library, labels) if at is None else (z[at], _at(library, at), _at(labels, at))
-            nll = self.decoder(modality).nll(scored.decoder_rows(modality), *args)
+            given: tuple[Tensor | None, ...] = self._conditions(scored, modality, z_tech)
+            if at is not None:
+                given = tuple(_at(value, at) for value in given)
+            nll = self.decoder(modality).nll(
+                scored.decoder_rows(modality), z if at is None else z[at], *given
+            )
             out[modality] = nll if at is None else nll.new_zeros(len(scored)).index_copy(0, at, nll)
         return out
 
@@ -193,17 +271,25 @@ class MosaicVAE(nn.Module):
 
         While training, ``modality_dropout`` leaves modalities out of the fused latent, not of the first.
         """
-        enc_outs = self.encode(batch)
-        kept = enc_outs
-        if self.training and self.modality_dropout > 0 and len(enc_outs) > 1:
-            kept = drop_modalities(enc_outs, self.modality_dropout)
-        return enc_outs, self.fuse(kept)
+        kept = experts = self._experts(batch)
+        if self.training and self.modality_dropout > 0 and len(experts) > 1:
+            kept = drop_modalities(experts, self.modality_dropout)
+        return self._bio(experts), self._fuse_all(kept, batch, sample=self.training)
 
     def terms(self, latent: Latent, batch: Batch) -> dict[str, Float[Tensor, " seed"]]:
-        """Terms of the negative ELBO per seed cell: ``recon.<modality>`` (unweighted) and ``kl``."""
-        n = batch.n_seeds
-        terms = {f"recon.{m}": nll for m, nll in self.reconstruction(latent.z_bio[:n], batch).items()}
+        """Terms of the negative ELBO per seed cell: ``recon.<modality>`` (unweighted) and ``kl``.
+
+        ``kl_tech`` is the part of ``kl`` that is of ``z_tech``, where there is one.
+        """
+        n, scored = batch.n_seeds, batch.scored
+        z_tech = None if latent.z_tech is None else latent.z_tech[:n]
+        recon = self.reconstruction(latent.z_bio[:n], batch, z_tech)
+        terms = {f"recon.{m}": nll for m, nll in recon.items()}
         terms["kl"] = kl_to_prior(latent.mu[:n], latent.logvar[:n])
+        if self.technical is not None and latent.tech is not None:
+            prior = self.technical(n, scored.groups.get(self.batch_group))
+            terms["kl_tech"] = kl_between(Posterior(*(v[:n] for v in latent.tech)), prior)
+            terms["kl"] = terms["kl"] + terms["kl_tech"]
         return terms
 
     def elbo(self, batch: Batch, beta: float = 1.0) -> dict[str, Float[Tensor, ""]]:
@@ -233,6 +319,21 @@ def kl_to_prior(
 ) -> Float[Tensor, " cell"]:
     """KL divergence from ``N(mu, exp(logvar))`` to the standard normal, nats per cell."""
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
+
+
+def kl_between(posterior: Posterior, prior: Posterior) -> Float[Tensor, " cell"]:
+    """KL divergence from one diagonal Gaussian to another, nats per cell."""
+    scale = (-0.5 * prior.logvar).exp()
+    return kl_to_prior((posterior.mu - prior.mu) * scale, posterior.logvar - prior.logvar)
+
+
+def drawn(
+    mu: Float[Tensor, "cell latent"],
+    logvar: Float[Tensor, "cell latent"],
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "cell latent"]:
+    """A sample of each cell's Gaussian."""
+    return mu + torch.randn(mu.shape, generator=generator, device=mu.device) * (0.5 * logvar).exp()
 
 
 def drop_modalities(enc_outs: Mapping[str, Posterior], probability: float) -> dict[str, Posterior]:

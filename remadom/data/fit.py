@@ -12,7 +12,7 @@ from remadom.data.lsi import fit_lsi
 from remadom.data.peaks import open_cells, select_peaks
 from remadom.data.prepared import Prepared, Steps
 from remadom.data.sampler import blocks
-from remadom.data.settings import ATACPreprocess, DataSettings, RNAPreprocess
+from remadom.data.settings import ATACPreprocess, DataSettings, FeatureSelection, RNAPreprocess
 from remadom.data.source import Source
 from remadom.data.split import cell_positions
 from remadom.errors import InputError
@@ -49,28 +49,27 @@ def fit_preprocess(source: Source, settings: DataSettings, train: np.ndarray | N
                 f"{modality}: none of {len(train)} training cells has it; leave it out with data.modalities, "
                 "or put cells that have it into the training part"
             )
-        steps[modality] = _fit(source, modality, settings, cells)
+        steps[modality] = fit_steps(source, modality, settings, cells)
     for modality, section in settings.preprocess:
         if modality not in steps and section != type(section)():
             logger.warning("data.preprocess.%s has no effect: the data has %s", modality, ", ".join(steps))
     return Prepared(steps)
 
 
-def _fit(source: Source, modality: str, settings: DataSettings, cells: np.ndarray) -> Steps:
-    section = getattr(settings.preprocess, modality, None)
+def fit_steps(source: Source, modality: str, settings: DataSettings, cells: np.ndarray) -> Steps:
+    """Preprocessing of one modality, fitted on cells that have it."""
+    section = settings.preprocess.of(modality)
     columns = np.arange(len(source.features[modality]))
     lsi, stored = None, None
     if modality in source.reps:
-        section = None
+        section = FeatureSelection()
         notes = [f"{len(columns)} components read from {source.places[modality]}"]
     elif isinstance(section, RNAPreprocess):
         columns, notes = _genes(
             source, modality, section, cells, source.codes(settings.batch_key, required=False)[0]
         )
-    elif isinstance(section, ATACPreprocess):
-        columns, notes = _peaks(source, modality, section, cells)
     else:
-        notes = [f"all {len(columns):,} features"]
+        columns, notes = _shown(source, modality, section, cells)
     if len(columns) < len(source.features[modality]):
         source = source.select(modality, columns)
     binary = isinstance(section, ATACPreprocess) and section.binarize
@@ -93,13 +92,15 @@ def _fit(source: Source, modality: str, settings: DataSettings, cells: np.ndarra
                 drop_depth=section.lsi.drop_depth,
             )
             notes += [f"the encoder reads {lsi.n_components} LSI components", f"LSI {lsi.depth_note}"]
+    total, rates = _depth(source, modality, cells)
     return Steps(
         features=source.features[modality].tolist(),
         notes=tuple(notes),
         binary=binary,
         lsi=lsi,
         stored=stored,
-        total=_median_total(source, modality, cells),
+        total=total,
+        rates=rates,
     )
 
 
@@ -118,28 +119,34 @@ def _genes(
     return np.flatnonzero(chosen.selected), [f"{section.hvg:,} of {n_genes:,} genes by {chosen.how}"]
 
 
-def _peaks(
-    source: Source, modality: str, section: ATACPreprocess, cells: np.ndarray
+def _shown(
+    source: Source, modality: str, section: ATACPreprocess | FeatureSelection, cells: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    n_peaks = len(source.features[modality])
-    if not section.min_cells and (section.n_top is None or section.n_top >= n_peaks):
+    """The features that enough cells show."""
+    n_features = len(source.features[modality])
+    peaks = isinstance(section, ATACPreprocess)
+    what, seen = ("peaks", "open") if peaks else ("features", "above 0")
+    if not section.min_cells and (section.n_top is None or section.n_top >= n_features):
         asked = (
             f" (n_top asks for {section.n_top:,})"
-            if section.n_top is not None and section.n_top > n_peaks
+            if section.n_top is not None and section.n_top > n_features
             else ""
         )
-        return np.arange(n_peaks), [f"all {n_peaks:,} peaks{asked}"]
+        return np.arange(n_features), [f"all {n_features:,} {what}{asked}"]
     n_open = open_cells(partial(source.rows, modality), cells)
-    kept = select_peaks(n_open, len(cells), min_cells=section.min_cells, n_top=section.n_top)
-    least = n_open[kept].min()
+    kept = select_peaks(
+        n_open, len(cells), min_cells=section.min_cells, n_top=section.n_top, modality=modality
+    )
     return kept, [
-        f"{len(kept):,} of {n_peaks:,} peaks, each open in at least {least:,} of {len(cells):,} cells"
+        f"{len(kept):,} of {n_features:,} {what}, each {seen} in at least {n_open[kept].min():,} of "
+        f"{len(cells):,} cells"
     ]
 
 
-def _median_total(source: Source, modality: str, cells: np.ndarray) -> float:
-    """Median of the cells' totals; 1 where it is zero."""
-    totals = np.concatenate(
-        [np.asarray(rows.sum(axis=1)).ravel() for _, rows in blocks(partial(source.rows, modality), cells)]
-    )
-    return float(np.median(totals)) or 1.0
+def _depth(source: Source, modality: str, cells: np.ndarray) -> tuple[float, np.ndarray]:
+    """Median total of the cells (1 where it is zero), and the share of each feature in all that was counted."""
+    totals, sums = [], np.zeros(len(source.features[modality]))
+    for _, rows in blocks(partial(source.rows, modality), cells):
+        totals.append(np.asarray(rows.sum(axis=1)).ravel())
+        sums += np.abs(np.asarray(rows.sum(axis=0, dtype=np.float64)).ravel())
+    return float(np.median(np.concatenate(totals))) or 1.0, (sums / (sums.sum() or 1.0)).astype(np.float32)

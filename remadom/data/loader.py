@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 from mudata import MuData
 
+from remadom.data.covariates import fit_covariates
 from remadom.data.fit import fit_preprocess
 from remadom.data.modality import modality_named
 from remadom.data.sampler import Draw, Sampler
@@ -57,6 +58,11 @@ class Loader(Iterable[Batch]):
         decoder scales with the total.
     strata
         Group of every cell of the source, to be evenly spread over shuffled batches.
+    covariates
+        Covariates of every cell of the source (see :meth:`Covariates.encode`), or ``None``.
+    shares
+        Share of a cell's counts in the features that this source has, for modalities of which it lacks some: totals
+        are those of a cell with all.
     """
 
     def __init__(
@@ -71,6 +77,8 @@ class Loader(Iterable[Batch]):
         time: np.ndarray | None = None,
         library: Mapping[str, float] | None = None,
         strata: np.ndarray | None = None,
+        covariates: np.ndarray | None = None,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
         self.source = source
         self.sampler = Sampler(
@@ -85,6 +93,8 @@ class Loader(Iterable[Batch]):
         self._codes = {name: codes for name, (codes, _) in (groups or {}).items()}
         self._time = time
         self._library = dict(library or {})
+        self._covariates = covariates
+        self._shares = dict(shares or {})
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration."""
@@ -106,6 +116,7 @@ class Loader(Iterable[Batch]):
                 totals = np.asarray(rows.sum(axis=1), dtype=np.float32).ravel()
                 # a measured cell without counts has no scale of its own: one count is the least there is
                 totals[totals <= 0] = 1.0
+                totals /= np.float32(self._shares.get(modality, 1.0))
                 totals[~source.has[modality][index]] = self._library[modality]
                 library[modality] = torch.from_numpy(totals)
             x[modality] = Rows.of(rows)
@@ -120,6 +131,7 @@ class Loader(Iterable[Batch]):
             seed=torch.arange(len(index)) < len(draw.seeds),
             time=None if self._time is None else torch.from_numpy(self._time[index]),
             rep=rep,
+            covariates=None if self._covariates is None else torch.from_numpy(self._covariates[index]),
         )
 
 
@@ -206,7 +218,7 @@ def dataloader(
     cells: np.ndarray | None = None,
     shuffle: bool = True,
 ) -> Loader:
-    """Batches of a data set as the configuration says: preprocessing fitted on ``cells``, groups, time.
+    """Batches of a data set as the configuration says: preprocessing and covariates fitted on ``cells``, groups, time.
 
     Parameters
     ----------
@@ -249,4 +261,5 @@ def dataloader(
         groups=groups_of(source, settings),
         time=times_of(source, settings),
         library={m: total for m, total in prepared.library.items() if modality_named(m).library},
+        covariates=fit_covariates(source, settings, chosen).encode(source),
     )

@@ -83,9 +83,9 @@ def locate(
 
 
 def matrices_of(
-    parts: Mapping[str, Annotated], places: Mapping[str, Place]
+    parts: Mapping[str, Annotated], places: Mapping[str, Place], *, repeated: bool = False
 ) -> tuple[dict[str, Stored], dict[str, pd.Index]]:
-    """Matrix and feature names of each modality.
+    """Matrix and feature names of each modality; names may be repeated where that is asked for.
 
     Raises
     ------
@@ -104,7 +104,8 @@ def matrices_of(
             matrix, names = matrix.select(place.columns), names[place.columns]
         if not len(names):
             raise InputError(f"{modality}: {place} has no features; leave it out with data.modalities")
-        check_unique(names, "feature", f"{modality} ({place})", "var_names_make_unique")
+        if not repeated:
+            check_unique(names, "feature", f"{modality} ({place})", "var_names_make_unique")
         matrices[modality], features[modality] = matrix, names
     return matrices, features
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class FittedLSI:
         Peak x component.
     mean, scale
         Mean and standard deviation of each component over the training cells.
+    center
+        Mean TF-IDF value of each peak over the training cells.
     depth_correlation
         Spearman correlation with the total of the cell of every component computed, the left out one included.
     variance_ratio
@@ -45,6 +47,7 @@ class FittedLSI:
     components: np.ndarray
     mean: np.ndarray
     scale: np.ndarray
+    center: np.ndarray
     depth_correlation: np.ndarray
     variance_ratio: np.ndarray
     dropped: int
@@ -66,6 +69,19 @@ class FittedLSI:
         scores = tfidf(counts, self.idf) @ self.components
         return np.asarray((scores - self.mean) / self.scale, dtype=np.float32)
 
+    def lacking(self, present: np.ndarray, share: float) -> FittedLSI:
+        """The same for cells in which only some peaks are measured; the mean stands for the others.
+
+        Parameters
+        ----------
+        present
+            Whether a peak is measured.
+        share
+            Share of the counts of a training cell in the peaks that are.
+        """
+        missing = self.center[~present] @ self.components[~present]
+        return replace(self, idf=self.idf * np.float32(share), mean=self.mean - missing)
+
     def state(self) -> dict[str, Any]:
         """Tensors and numbers only."""
         return {
@@ -79,6 +95,7 @@ class FittedLSI:
         values: dict[str, Any] = {
             name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in state.items()
         }
+        values.setdefault("center", np.zeros(len(values["idf"]), np.float32))  # older models did not keep it
         return cls(**values)
 
 
@@ -134,6 +151,7 @@ def fit_lsi(
         components=np.ascontiguousarray(svd.components_[kept].T, dtype=np.float32),
         mean=scores[:, kept].mean(axis=0).astype(np.float32),
         # beyond the rank of the matrix a component is rounding noise, which must not be blown up
+        center=np.asarray(matrix.mean(axis=0), dtype=np.float32).ravel(),
         scale=np.where(scale > 1e-5 * scale.max(), scale, 1.0).astype(np.float32),
         depth_correlation=depth,
         variance_ratio=svd.explained_variance_ratio_[kept],

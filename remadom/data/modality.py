@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from remadom.errors import InputError, nearest
+
+Kind = Literal["lognorm", "tfidf", "clr", "features", "scores"]
+"""What a matrix is read as where cells are compared: counts to normalize in one of three ways, features of many
+columns that were made comparable already, or low-dimensional scores to use as they are."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +20,7 @@ class Modality:
     Parameters
     ----------
     name
-        Key in every dictionary, configuration section and file.
+        Key in every dictionary, configuration section and file: small letters, digits and ``_``.
     title
         The name in tables and figures.
     aliases
@@ -33,6 +39,9 @@ class Modality:
         Regular expression of what its feature names look like, where they say what it is.
     size_key
         Setting that chooses the number of its features, where there is one.
+    comparable
+        What bridges, graphs and baselines read its values as: see ``Kind``; null is the kind that its encoder input
+        is named after, else ``lognorm``.
     """
 
     name: str
@@ -45,15 +54,37 @@ class Modality:
     library: bool = False
     feature_names: str | None = None
     size_key: str | None = None
+    comparable: Kind | None = None
 
 
 MODALITIES: dict[str, Modality] = {}
 
 
 def register_modality(modality: Modality) -> Modality:
-    """Make a modality known; its name can be taken only once."""
-    if modality.name in MODALITIES:
-        raise InputError(f"modality '{modality.name}' is already registered; choose another name")
+    """Make a modality known; its name and its aliases can be taken only once.
+
+    Raises
+    ------
+    InputError
+        A name that is taken, or that cannot be part of a setting, a file name and the name of a score.
+    """
+    name = modality.name
+    if name in MODALITIES:
+        raise InputError(f"modality '{name}' is already registered; choose another name")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or "_to_" in name or name == "none":
+        raise InputError(
+            f"modality '{name}': expected small letters, digits and '_', beginning with a letter, without '_to_', "
+            "and not 'none'; choose another name, and give others as aliases"
+        )
+    if modality.comparable is not None and modality.comparable not in get_args(Kind):
+        known = nearest(modality.comparable, get_args(Kind))
+        raise InputError(f"modality '{name}': comparable is '{modality.comparable}': {known}")
+    taken = {word: other.name for other in MODALITIES.values() for word in (other.name, *other.aliases)}
+    for word in (name, *modality.aliases):
+        if word in taken:
+            raise InputError(
+                f"modality '{name}': the name '{word}' belongs to '{taken[word]}'; choose another"
+            )
     MODALITIES[modality.name] = modality
     return modality
 
@@ -106,5 +137,17 @@ register_modality(
         keys=("obsm:X_adt", "obsm:protein_expression", "layers:adt"),
         likelihood="poisson_mixture",
         encoder_input="clr",
+    )
+)
+register_modality(
+    Modality(
+        name="methylation",
+        title="Methylation",
+        aliases=("meth", "dna methylation", "mcg", "cpg", "bisulfite"),
+        feature_types=(),
+        keys=("obsm:X_methylation", "layers:methylation"),
+        likelihood="beta",
+        encoder_input="standardized",
+        comparable="features",
     )
 )

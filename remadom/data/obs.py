@@ -129,7 +129,7 @@ def group_codes(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def numbers(column: pd.Series) -> np.ndarray:
-    """The column as float32; NaN where a cell has no value.
+    """The column as float64; NaN where a cell has no value.
 
     Raises
     ------
@@ -144,6 +144,6 @@ def numbers(column: pd.Series) -> np.ndarray:
     if wrong.any() or pd.api.types.is_datetime64_any_dtype(column):
         raise InputError(
             f"obs['{column.name}'] holds {column[wrong].iloc[0] if wrong.any() else column.iloc[0]!r}, expected "
-            "numbers; give the time as a number, for example days, or choose another column"
+            "numbers (a time for example in days); convert it, or choose another column"
         )
-    return result.astype(np.float32)
+    return result

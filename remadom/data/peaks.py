@@ -18,8 +18,10 @@ def open_cells(gather: Gather, cells: np.ndarray) -> np.ndarray:
     return n_open
 
 
-def select_peaks(n_open: np.ndarray, n_cells: int, *, min_cells: float, n_top: int | None) -> np.ndarray:
-    """Positions, ascending, of the peaks that are open in enough cells.
+def select_peaks(
+    n_open: np.ndarray, n_cells: int, *, min_cells: float, n_top: int | None, modality: str = "atac"
+) -> np.ndarray:
+    """Positions, ascending, of the peaks (or other features) that are open (above zero) in enough cells.
 
     Parameters
     ----------
@@ -31,6 +33,8 @@ def select_peaks(n_open: np.ndarray, n_cells: int, *, min_cells: float, n_top: i
         Least number of cells; a value under 1 is a fraction of ``n_cells``.
     n_top
         Keep the most open of them, ties in order; ``None`` keeps all.
+    modality
+        Whose features they are, for the message.
 
     Raises
     ------
@@ -42,7 +46,7 @@ def select_peaks(n_open: np.ndarray, n_cells: int, *, min_cells: float, n_top: i
     kept = np.sort(order[n_open[order] >= least][:n_top])
     if not len(kept):
         raise InputError(
-            f"atac: no peak is open in {least:g} of {n_cells} training cells (the most open one: in "
-            f"{n_open.max()}); lower data.preprocess.atac.min_cells"
+            f"{modality}: no feature is above 0 in {least:g} of {n_cells} training cells (the most open one: in "
+            f"{n_open.max()}); lower data.preprocess.{modality}.min_cells"
         )
     return kept

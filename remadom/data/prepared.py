@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from remadom.data.lsi import FittedLSI
 from remadom.data.sampler import blocks
@@ -34,10 +35,13 @@ class Steps:
         Components that the encoder reads, from the data: key in ``obsm`` and their number.
     total
         Median total of the training cells over the features.
+    rates
+        Share of each feature in all counts of the training cells.
     """
 
     features: list[str]
     notes: tuple[str, ...]
+    rates: np.ndarray
     binary: bool = False
     lsi: FittedLSI | None = None
     stored: tuple[str, int] | None = None
@@ -111,6 +115,7 @@ class Prepared:
                 "lsi": None if steps.lsi is None else steps.lsi.state(),
                 "stored": None if steps.stored is None else list(steps.stored),
                 "total": steps.total,
+                "rates": torch.from_numpy(steps.rates),
             }
             for modality, steps in self.steps.items()
         }
@@ -127,10 +132,16 @@ class Prepared:
                     lsi=None if steps["lsi"] is None else FittedLSI.from_state(steps["lsi"]),
                     stored=None if steps["stored"] is None else (steps["stored"][0], steps["stored"][1]),
                     total=steps["total"],
+                    rates=steps["rates"].numpy() if "rates" in steps else _even(steps["features"]),
                 )
                 for modality, steps in state.items()
             }
         )
+
+
+def _even(features: list[str]) -> np.ndarray:
+    """Equal shares, for models that were saved before shares were kept."""
+    return np.full(len(features), 1 / max(1, len(features)), dtype=np.float32)
 
 
 def _columns(source: Source, modality: str, features: list[str]) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import ConfigDict, NonNegativeFloat, PositiveInt, ValidationError, model_validator
 
-from remadom.registry import Section
+from remadom.data.modality import MODALITIES
+from remadom.errors import nearest
+from remadom.registry import Section, error_lines, refuse
 
 Fraction = Annotated[float, Ge(0.0), Lt(1.0)]
 
@@ -21,6 +23,16 @@ class RNAPreprocess(Section):
     flavor: Literal["seurat_v3", "variance"] = "seurat_v3"
     """How they are chosen: scanpy's ``seurat_v3`` where scanpy is installed, else (and by ``variance``) the variance
     of Pearson residuals."""
+
+
+class FeatureSelection(Section):
+    """What is done to a modality that has no section of its own kind."""
+
+    min_cells: NonNegativeFloat = 0.0
+    """Keep the features that at least this many cells show (a value under 1: this fraction of them)."""
+
+    n_top: PositiveInt | None = None
+    """Keep the features that most cells show; null keeps all."""
 
 
 class LSI(Section):
@@ -56,13 +68,51 @@ class ATACPreprocess(Section):
 
 
 class Preprocess(Section):
-    """Preprocessing by modality; statistics are fitted on the training cells and reused."""
+    """Preprocessing by modality; statistics are fitted on the training cells and reused.
+
+    Every other registered modality has a section of its own name beside these, with ``min_cells`` and ``n_top``.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     rna: RNAPreprocess = RNAPreprocess()
     """RNA."""
 
     atac: ATACPreprocess = ATACPreprocess()
     """ATAC."""
+
+    def of(self, modality: str) -> RNAPreprocess | ATACPreprocess | FeatureSelection:
+        """Section of a modality."""
+        section: RNAPreprocess | ATACPreprocess | FeatureSelection
+        section = getattr(self, modality, FeatureSelection())
+        return section
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_others(cls, values: Any) -> Any:
+        """Sections of the modalities that are no field."""
+        if not isinstance(values, dict):
+            return values
+        read = dict(values)
+        for modality in values.keys() - cls.model_fields.keys():
+            if modality not in MODALITIES:
+                refuse(f"unknown modality '{modality}': {nearest(str(modality), MODALITIES)}")
+            if not isinstance(values[modality], FeatureSelection):
+                try:
+                    read[modality] = FeatureSelection.model_validate(values[modality])
+                except ValidationError as error:
+                    refuse(*error_lines(error, modality))
+        return read
+
+
+class CovariateSettings(Section):
+    """What the decoders are given of each cell beside its batch, so that the latent need not hold it."""
+
+    continuous: tuple[str, ...] = ()
+    """Columns of obs with numbers."""
+
+    categorical: tuple[str, ...] = ()
+    """Columns of obs with categories."""
 
 
 class DataSettings(Section):
@@ -85,6 +135,9 @@ class DataSettings(Section):
 
     time_key: str = "time"
     """Column of obs with the time."""
+
+    covariates: CovariateSettings = CovariateSettings()
+    """Covariates of the cells."""
 
     split_key: str | None = None
     """Column of obs that says train, val or test; null splits by ``val_fraction``."""

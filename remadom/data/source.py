@@ -18,7 +18,7 @@ from remadom.data.cells import cells_of
 from remadom.data.files import DataFile
 from remadom.data.locate import locate, matrices_of
 from remadom.data.obs import column_of, group_codes, numbers
-from remadom.data.stored import Stored, in_memory
+from remadom.data.stored import Projected, Stored, in_memory
 from remadom.errors import InputError
 
 
@@ -74,6 +74,7 @@ class Source:
         modalities: Sequence[str] | None = None,
         backed: bool = False,
         lsi_key: str = "X_lsi",
+        repeated: bool = False,
     ) -> Source:
         """Open cells.
 
@@ -90,6 +91,8 @@ class Source:
             Leave the matrices in the file and read rows when they are asked for; :meth:`close` closes it.
         lsi_key
             Where ``keys`` names ``obsm:<lsi_key>`` for a modality, it is its representation too: see ``reps``.
+        repeated
+            Let names of features occur more than once, for :func:`~remadom.data.matching.match_features`.
 
         Raises
         ------
@@ -102,7 +105,7 @@ class Source:
             places, ignored = locate(content, keys or {}, modalities)
             parts = {modality: content.parts[place.part] for modality, place in places.items()}
             cells = cells_of(content, places)
-            matrices, features = matrices_of(parts, places)
+            matrices, features = matrices_of(parts, places, repeated=repeated)
             source = cls(
                 modalities=tuple(places),
                 obs=cells.obs,
@@ -208,6 +211,14 @@ class Source:
             _matrices={**self._matrices, modality: self._matrices[modality].select(features)},
         )
 
+    def project(self, modality: str, matrix: sp.csr_matrix, features: Sequence[str]) -> Source:
+        """The source with other features of a modality: the values times a matrix, feature x new feature."""
+        return replace(
+            self,
+            features={**self.features, modality: pd.Index(features, dtype=object)},
+            _matrices={**self._matrices, modality: Projected(self._matrices[modality], matrix)},
+        )
+
     def hide(self, modality: str, cells: np.ndarray) -> Source:
         """The source in which these cells (a mask) lack a modality; a cell may be left with none."""
         cells = np.asarray(cells)
@@ -296,7 +307,7 @@ class Source:
         """
         if not required and (key not in self.obs.columns or self.obs[key].isna().all()):
             return None
-        return numbers(column_of(self.obs, key))
+        return numbers(column_of(self.obs, key)).astype(np.float32)
 
     def close(self) -> None:
         """Close the file of a backed source; reading from it opens it again."""

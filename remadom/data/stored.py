@@ -77,6 +77,24 @@ class Columns(Stored):
         self.matrix.close()
 
 
+class Projected(Stored):
+    """The rows of a matrix times another one, feature x new feature."""
+
+    def __init__(self, matrix: Stored, projection: sp.csr_matrix) -> None:
+        self.matrix = matrix
+        self.projection = projection
+        self.shape = (matrix.shape[0], projection.shape[1])
+
+    def rows(self, index: np.ndarray) -> sp.csr_matrix:
+        rows = sp.csr_matrix(self.matrix.rows(index) @ self.projection)
+        rows.sort_indices()
+        rows.eliminate_zeros()
+        return rows
+
+    def close(self) -> None:
+        self.matrix.close()
+
+
 def in_memory(values: Any, what: str) -> InMemory:
     """Any matrix that an AnnData holds in memory; CSR float32 is shared, anything else is converted once.
 
@@ -115,7 +133,7 @@ def sparse_rows(dense: np.ndarray) -> sp.csr_matrix:
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """The values as float32; what does not fit becomes infinite, which ``validate_counts`` refuses."""
+    """The values as float32; what does not fit becomes infinite, which ``validate_values`` refuses."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32, copy=False)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -18,15 +18,11 @@ from remadom.data.annotated import Content, content_of
 from remadom.data.cells import cells_of
 from remadom.data.files import DataFile
 from remadom.data.locate import MAIN, Place, known_as, locate, matrices_of
-from remadom.data.modality import MODALITIES
+from remadom.data.modality import MODALITIES, Kind, modality_named
 from remadom.data.normalize import clr, lognorm, tfidf
 from remadom.data.source import Source
 from remadom.errors import InputError, nearest
 from remadom.types import View
-
-Kind = Literal["lognorm", "tfidf", "clr", "features", "scores"]
-"""What a matrix is read as: counts to normalize in one of three ways, features of many columns that were made
-comparable already, or low-dimensional scores to use as they are."""
 
 SCORES = 100
 """Most columns of a matrix that is taken for scores where its values are no counts."""
@@ -38,7 +34,7 @@ the total of a cell says nothing about its depth."""
 def views_of(
     source: Source, cells: np.ndarray | None = None, among: Sequence[str] | None = None
 ) -> dict[str, View]:
-    """Views of the modalities of a source, counts normalized as the modality's entry in the registry says.
+    """Views of the modalities of a source, made comparable as the modality's entry in the registry says.
 
     Parameters
     ----------
@@ -54,8 +50,7 @@ def views_of(
     for modality in source.modalities if among is None else among:
         here = wanted[source.has[modality][wanted]]
         names = tuple(map(str, source.features[modality]))
-        kind: Kind = MODALITIES[modality].encoder_input  # type: ignore[assignment]
-        views[modality] = _view(modality, here, source.rows(modality, here), names, kind, None)
+        views[modality] = _view(modality, here, source.rows(modality, here), names, kind_of(modality), None)
     return views
 
 
@@ -173,6 +168,13 @@ NORMALIZED: dict[str, Callable[[sp.csr_matrix], np.ndarray | sp.csr_matrix]] = {
 """Counts made comparable, by the name that a modality's entry has for it."""
 
 
+def kind_of(modality: str) -> Kind:
+    """What the values of a modality are read as."""
+    entry = modality_named(modality)
+    usual: Kind = entry.encoder_input if entry.encoder_input in NORMALIZED else "lognorm"  # type: ignore[assignment]
+    return entry.comparable or usual
+
+
 def _all(content: Content) -> list[str]:
     return list(locate(content, {}, None)[0]) if content.single else list(content.parts)
 
@@ -210,8 +212,7 @@ def _usual(name: str, place: Place, features: pd.Index) -> Kind:
     said = known_as(name) or known_as(place.part)
     key = next((m.name for m in MODALITIES.values() if place.key in m.keys and place.key not in MAIN), None)
     modality = said or key or _looks_like(features)
-    kind: Kind = MODALITIES[modality].encoder_input if modality else "lognorm"  # type: ignore[assignment]
-    return kind
+    return kind_of(modality) if modality else "lognorm"
 
 
 def _looks_like(features: pd.Index) -> str | None:

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from remadom.data.source import Source
 from remadom.data.views import views_of
+from remadom.eval.scales import COUNTS, Scale
 from remadom.types.view import COMPONENTS
 
 NEIGHBORS = 15
@@ -26,14 +27,15 @@ def baselines(
     train: np.ndarray,
     *,
     features: np.ndarray | None = None,
+    scale: Scale = COUNTS,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Predictions by the mean of the training cells, by nearest neighbors and by ridge regression.
 
     Neighbors and regression see the principal components (``COMPONENTS`` of each modality, over the training cells and
     the predicted ones) of the other modalities that a cell has, each modality scaled to one variance, and are fitted
-    on the training cells that have these and the target. Both predict log1p counts. A cell for which no such training
-    cell exists gets the mean.
+    on the training cells that have these and the target. Both predict on the scale (log1p counts). A cell for which no
+    such training cell exists gets the mean.
 
     Parameters
     ----------
@@ -45,13 +47,15 @@ def baselines(
         Positions of the cells to predict and of the training cells.
     features
         Positions of the features to predict; all by default.
+    scale
+        On which neighbors are averaged and the regression is linear.
     seed
         Of the draw of training cells, where there are many.
 
     Returns
     -------
     dict
-        Counts, cell x feature, of ``mean``, and of ``knn`` and ``ridge`` where a cell could be predicted by them.
+        Values, cell x feature, of ``mean``, and of ``knn`` and ``ridge`` where a cell could be predicted by them.
     """
     train = train[source.has[modality][train]]
     train = np.sort(np.random.default_rng(seed).permutation(train)[:MOST_FITTED])
@@ -59,7 +63,7 @@ def baselines(
     known = known if features is None else known[:, features]
     mean = np.asarray(known.mean(axis=0), dtype=np.float32)
     guesses = {"mean": np.repeat(mean.reshape(1, -1), len(cells), axis=0)}
-    logs = np.log1p(known.toarray())
+    values = scale.to(known.toarray())
     others = [m for m in source.modalities if m != modality]
     for sources, at in _patterns(source, others, cells):
         taught = np.flatnonzero(np.all([source.has[m][train] for m in sources], axis=0))
@@ -67,10 +71,11 @@ def baselines(
             continue
         seen, asked = _components(source, sources, train[taught], cells[at])
         for name, guess in (
-            ("knn", _neighbors(seen, logs[taught], asked)),
-            ("ridge", _ridge(seen, logs[taught], asked)),
+            ("knn", _neighbors(seen, values[taught], asked)),
+            ("ridge", _ridge(seen, values[taught], asked)),
         ):
-            guesses.setdefault(name, guesses["mean"].copy())[at] = np.expm1(guess).clip(0)
+            bounded = scale.back(guess).clip(scale.least, scale.most)
+            guesses.setdefault(name, guesses["mean"].copy())[at] = bounded
     return guesses
 
 

@@ -1,4 +1,4 @@
-"""How good imputed values are: counts on the log scale at the true depth, and open peaks by their rank."""
+"""How good imputed values are: counts on the log scale at the true depth, others as they are, open peaks by rank."""
 
 from __future__ import annotations
 
@@ -6,45 +6,55 @@ import numpy as np
 from scipy.stats import rankdata
 
 from remadom.errors import InputError
+from remadom.eval.scales import COUNTS, Scale
 
 FEWEST_OPEN = 10
 """Open cells from which a peak is scored."""
 
 
-def imputation_metrics(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Scores of imputed counts against measured ones, on log1p.
+def imputation_metrics(predicted: np.ndarray, truth: np.ndarray, scale: Scale = COUNTS) -> dict[str, float]:
+    """Scores of imputed values against measured ones, by default of counts on log1p.
 
     Parameters
     ----------
     predicted, truth
-        Cell x feature; negative predictions count as 0.
+        Cell x feature; predictions out of the scale's bounds (negative counts) are taken for the bound. Where the
+        truth is NaN nothing was measured and nothing is scored.
+    scale
+        On which the values are compared.
 
     Returns
     -------
     dict
         ``pearson`` and ``spearman``: correlation over the cells, mean over the features that vary (0 where the
         prediction is constant); ``pearson_cell`` and ``spearman_cell``: correlation over the features, mean over the
-        cells that vary. ``rmse``: over all values, each cell's prediction scaled to its true total; ``nrmse``: that of
-        each feature over its standard deviation, mean over the features that vary. What is not defined is left out.
+        cells that vary. ``rmse``: over all values, of counts each cell's prediction scaled to its true
+        total; ``nrmse``: that of each feature over its standard deviation, mean over the features that vary. What is
+        not defined is left out.
 
     Raises
     ------
     InputError
-        Shapes differ, there is no cell, or a value is missing, infinite or a negative count.
+        Shapes differ, there is no cell, or a value is infinite, missing in the prediction, or out of bounds in the
+        truth (a negative count).
     """
-    predicted, truth = _checked(predicted, truth)
-    guess, known = np.log1p(predicted), np.log1p(truth)
-    varies = np.ptp(truth, axis=0) > 0
+    predicted, truth = _checked(predicted, truth, scale)
+    guess, known = scale.to(np.where(np.isnan(truth), np.nan, predicted)), scale.to(truth)
+    varies = _spread(truth) > 0
     scores: dict[str, float] = {}
     if varies.any():
         scores |= _correlations(guess[:, varies], known[:, varies], "")
-    uneven = np.ptp(truth, axis=1) > 0
+    uneven = _spread(truth.T) > 0
     if uneven.any():
         scores |= _correlations(guess[uneven].T, known[uneven].T, "_cell")
-    squares = (np.log1p(at_depth(predicted, truth.sum(1))) - known) ** 2
-    scores["rmse"] = float(np.sqrt(squares.mean()))
+    if scale.depth:
+        measured = np.where(np.isnan(truth), 0.0, predicted)
+        guess = scale.to(at_depth(measured, np.nansum(truth, axis=1)))
+    squares = (guess - known) ** 2
+    scores["rmse"] = float(np.sqrt(np.nanmean(squares)))
     if varies.any():
-        scores["nrmse"] = float((np.sqrt(squares[:, varies].mean(0)) / known[:, varies].std(0)).mean())
+        errors = np.sqrt(np.nanmean(squares[:, varies], axis=0))
+        scores["nrmse"] = float((errors / np.nanstd(known[:, varies], axis=0)).mean())
     return scores
 
 
@@ -68,7 +78,7 @@ def binary_metrics(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]
     InputError
         As :func:`imputation_metrics`.
     """
-    predicted, truth = _checked(predicted, truth)
+    predicted, truth = _checked(predicted, truth, COUNTS)
     opened = truth > 0
     scores = {"prevalence": float(opened.mean())}
     for suffix, guess, known, fewest in (
@@ -90,22 +100,37 @@ def at_depth(predicted: np.ndarray, totals: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _checked(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked(predicted: np.ndarray, truth: np.ndarray, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
     predicted, truth = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     if truth.ndim != 2 or not truth.size or predicted.shape != truth.shape:
         raise InputError(
             f"imputation: predicted {predicted.shape} and truth {truth.shape}; expected one shape, cells x features"
         )
-    if not (np.isfinite(predicted).all() and np.isfinite(truth).all()) or truth.min() < 0:
+    known = truth[~np.isnan(truth)]
+    if not np.isfinite(predicted).all() or not len(known) or np.isinf(known).any():
         raise InputError(
-            "imputation: found missing, infinite or negative values; expected counts for every cell"
+            "imputation: found missing or infinite values; expected numbers, of which some are known"
         )
-    return predicted.clip(0), truth
+    if known.min() < scale.least or known.max() > scale.most:
+        raise InputError(
+            f"imputation: found values from {known.min():g} to {known.max():g}; expected {scale.words} "
+            f"of values from {scale.least:g} to {scale.most:g}"
+        )
+    return predicted.clip(scale.least, scale.most), truth
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
+    """Greatest less least of the known values of each column; negative where there are none."""
+    seen = ~np.isnan(values)
+    spread: np.ndarray = np.max(values, axis=0, where=seen, initial=-np.inf) - np.min(
+        values, axis=0, where=seen, initial=np.inf
+    )
+    return spread
 
 
 def _correlations(guess: np.ndarray, known: np.ndarray, suffix: str) -> dict[str, float]:
     """Means over the columns."""
-    ranks = rankdata(guess, axis=0), rankdata(known, axis=0)
+    ranks = rankdata(guess, axis=0, nan_policy="omit"), rankdata(known, axis=0, nan_policy="omit")
     return {
         f"pearson{suffix}": float(_correlation(guess, known).mean()),
         f"spearman{suffix}": float(_correlation(*ranks).mean()),
@@ -113,12 +138,12 @@ def _correlations(guess: np.ndarray, known: np.ndarray, suffix: str) -> dict[str
 
 
 def _correlation(guess: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Pearson correlation over the rows of each column; 0 where the guess is constant."""
-    varies = np.ptp(guess, axis=0) > 0
-    guess, known = guess - guess.mean(0), known - known.mean(0)
-    norms = np.sqrt((guess**2).sum(0) * (known**2).sum(0))
+    """Pearson correlation over the known rows of each column; 0 where the guess is constant."""
+    varies = _spread(guess) > 0
+    guess, known = guess - np.nanmean(guess, axis=0), known - np.nanmean(known, axis=0)
+    norms = np.sqrt(np.nansum(guess**2, axis=0) * np.nansum(known**2, axis=0))
     defined = varies & (norms > 0)
-    return np.where(defined, (guess * known).sum(0) / np.where(defined, norms, 1), 0.0)
+    return np.where(defined, np.nansum(guess * known, axis=0) / np.where(defined, norms, 1), 0.0)
 
 
 def _auroc(guess: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def paired_cells(assembly: Assembly, a: str, b: str) -> tuple[np.ndarray, str]:
 def embedded_from(assembly: Assembly, modality: str, cells: np.ndarray) -> np.ndarray:
     """Embedding of cells from one modality alone, cell x latent."""
     source = alone(assembly.measured, modality, cells)
-    return embed_cells(assembly.model, assembly.loader(cells, source)).mu.numpy()
+    return embed_cells(assembly.model, assembly.loader(cells, source)).z_bio.numpy()
 
 
 def trusted(assembly: Assembly, latent: Latent) -> dict[str, Any] | None:
@@ -99,7 +99,7 @@ def trusted(assembly: Assembly, latent: Latent) -> dict[str, Any] | None:
             unimodal[modality] = (own, embedded_from(assembly, modality, cells[own]))
     labels = labels_of(assembly)
     return trust(
-        latent.mu.numpy()[cells],
+        latent.z_bio.numpy()[cells],
         cohorts[cells],
         views,
         unimodal=unimodal,

@@ -13,6 +13,8 @@ from remadom.types import Latent
 def embedding_arrays(names: Any, latent: Latent) -> dict[str, np.ndarray]:
     """Arrays of ``embeddings.npz``."""
     arrays = {key: getattr(latent, key).numpy() for key in ("z_bio", "mu", "logvar")}
+    if latent.z_tech is not None:
+        arrays["z_tech"] = latent.z_tech.numpy()
     return {**arrays, "obs_names": np.asarray(names, dtype=np.str_)}
 
 

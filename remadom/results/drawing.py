@@ -115,7 +115,12 @@ def _of_imputation(assembly: Assembly, predicted: Mapping[str, Predicted], folde
             file = f"imputation_{modality}.png"
             names = [str(name) for name in assembly.source.features[modality][values.features]]
             draw_imputation(
-                np.log1p(values.truth), np.log1p(values.expected), folder / file, features=names, title=title
+                values.scale.to(values.truth),
+                values.scale.to(values.expected),
+                folder / file,
+                features=names,
+                title=title,
+                unit=values.scale.words,
             )
             caption = f"Predicted against measured, {scores['n_cells']:,} {scores['held_out']}."
             yield Drawn(f"{title}: predicted values", file, caption, modality)
@@ -128,16 +133,17 @@ def _of_imputation(assembly: Assembly, predicted: Mapping[str, Predicted], folde
             caption = "Beside methods that were fitted on the same training cells."
             yield Drawn(f"{title}: imputation beside its baselines", file, caption, "imputation")
         file = f"calibration_{modality}.png"
-        n_values = values.intervals[0].size
-        if not n_values:
+        ended = np.flatnonzero(np.isfinite(np.stack(values.intervals)).all(0))
+        if not len(ended):
             continue
         rng = np.random.default_rng(derive(assembly.config.optim.seed, "intervals"))
-        some = rng.choice(n_values, min(2000, n_values), replace=False)
-        truth, expected, lower, upper = (np.log1p(part).ravel()[some] for part in values.intervals)
+        some = rng.choice(ended, min(2000, len(ended)), replace=False)
+        truth, expected, lower, upper = (values.scale.to(part).ravel()[some] for part in values.intervals)
         intervals = Intervals(truth, expected, lower, upper, LEVEL)
         levels = sorted(values.coverages)
         coverages = [values.coverages[level] for level in levels]
-        draw_calibration(levels, coverages, folder / file, intervals=intervals, title=title)
+        unit = values.scale.words
+        draw_calibration(levels, coverages, folder / file, intervals=intervals, title=title, unit=unit)
         caption = "Share of held-out values inside of their intervals."
         yield Drawn(f"{title}: intervals", file, caption, modality)
 

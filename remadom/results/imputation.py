@@ -13,7 +13,9 @@ from remadom.data.modality import modality_named
 from remadom.data.source import Source
 from remadom.eval.baselines import baselines
 from remadom.eval.imputation import binary_metrics, imputation_metrics
-from remadom.eval.intervals import calibrated_widths, coverage, widened
+from remadom.eval.intervals import calibrated_widths, coverage, shifted, widened
+from remadom.eval.scales import Scale, scale_of
+from remadom.results.donors import Donors, at_depth, donated
 from remadom.train.imputation import impute_cells
 from remadom.utils.seed import derive
 
@@ -30,7 +32,7 @@ DRAWN = 500_000
 FEWEST = 20
 """Fewest cells on which intervals are calibrated."""
 JUDGED = {False: ("pearson", "rmse"), True: ("auroc_cell", "auprc_cell")}
-"""Scores on which a baseline can beat the model: for counts, and for open peaks."""
+"""Scores on which a baseline can beat the model: for counts and other values, and for open peaks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +44,17 @@ class Predicted:
     cells, features
         Positions of the cells and of the features that were scored.
     truth, expected
-        Counts, cell x feature.
+        Values, cell x feature; NaN where nothing was measured.
+    scale
+        On which they are compared.
     intervals
-        Measured counts, expected counts and both ends of their 90 % interval, one value each, of some of the cells.
+        Measured values, expected values and both ends of their 90 % interval, one value each, of some of the cells.
     coverages
         Measured share by level.
     widths
-        By which the 90 % intervals were widened, one a feature, on log1p; ``None`` without calibration cells.
+        By which the 90 % intervals were widened, one a feature, on the scale; ``None`` without calibration cells.
+    donors
+        Training cells that give their values beside the decoder.
     scores
         The section of ``metrics.final.json``.
     """
@@ -57,9 +63,11 @@ class Predicted:
     features: np.ndarray
     truth: np.ndarray
     expected: np.ndarray
+    scale: Scale
     intervals: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     coverages: Mapping[float, float]
     widths: np.ndarray | None
+    donors: Donors | None
     scores: dict[str, Any]
 
 
@@ -101,33 +109,40 @@ def predicted(
 ) -> Predicted:
     """Predict a modality of some cells from their others, and score it."""
     hidden = without(assembly.source, modality, np.concatenate([cells, checked]))
-    binary = not assembly.model.decoder(modality).integers
+    decoder = assembly.model.decoder(modality)
+    binary, scale = decoder.support == "events", scale_of(decoder.support)
     rng = np.random.default_rng(derive(assembly.config.optim.seed, "shown"))
     train = assembly.split.train[hidden.has[modality][assembly.split.train]]
     some = np.sort(rng.permutation(train)[:SHOWN])
-    shown = np.asarray(hidden.rows(modality, some).sum(axis=0)).ravel()
+    shown = np.asarray(abs(hidden.rows(modality, some)).sum(axis=0)).ravel()
     features = np.sort(np.argsort(-shown, kind="stable")[:FEATURES])
-    truth = assembly.measured.rows(modality, cells)[:, features].toarray()
-    expected = expected_of(assembly, hidden, modality, cells)[:, features]
-    ends = _intervals(assembly, hidden, modality, cells, checked)
+    truth = true_values(assembly, modality, cells)[:, features]
+    decoded = expected_of(assembly, hidden, modality, cells)
+    donors, expected = _with_donors(assembly, hidden, modality, cells, checked, decoded)
+    decoded, expected = decoded[:, features], expected[:, features]
+    ends = _intervals(assembly, hidden, modality, cells, checked, donors)
     guesses = baselines(
         hidden,
         modality,
         cells,
         assembly.split.train,
         features=features,
+        scale=scale,
         seed=assembly.config.optim.seed,
     )
-    others = {name: _scores(guess, truth, binary=binary) for name, guess in guesses.items()}
+    others = {name: _scores(guess, truth, scale, binary=binary) for name, guess in guesses.items()}
     scores = {
         "n_cells": len(cells),
         "n_features": len(features),
         "from": [m for m in hidden.modalities if m != modality and hidden.has[m][cells].any()],
         "held_out": words,
-        **_scores(expected, truth, binary=binary),
+        **_scores(expected, truth, scale, binary=binary),
         "coverage_90": ends.coverages[LEVEL],
-        "interval_width": float((np.log1p(ends.upper) - np.log1p(ends.lower)).mean()),
+        "interval_width": _mean_width(scale.to(ends.lower), scale.to(ends.upper)),
+        "scale": scale.words,
         "n_calibrating": ends.n_calibrating,
+        "donors_weight": None if donors is None else donors.weight,
+        "decoder": _scores(decoded, truth, scale, binary=binary),
         "baselines": others,
     }
     scores["beaten_by"] = _winners(scores, others, JUDGED[binary])
@@ -136,9 +151,11 @@ def predicted(
         features=features,
         truth=truth,
         expected=expected,
+        scale=scale,
         intervals=(ends.truth, ends.expected, ends.lower, ends.upper),
         coverages=ends.coverages,
         widths=ends.widths,
+        donors=donors,
         scores=scores,
     )
 
@@ -157,10 +174,61 @@ def alone(source: Source, modality: str, cells: np.ndarray) -> Source:
     return source
 
 
+def true_values(assembly: Assembly, modality: str, cells: np.ndarray) -> np.ndarray:
+    """Measured values of a modality, cell x feature; NaN for zeros where they say that nothing was measured."""
+    truth: np.ndarray = assembly.measured.rows(modality, cells).toarray()
+    if not assembly.model.decoder(modality).scores_zeros:
+        truth[truth == 0] = np.nan
+    return truth
+
+
 def expected_of(assembly: Assembly, source: Source, modality: str, cells: np.ndarray) -> np.ndarray:
-    """Expected counts of a modality, cell x feature, from what the source has of these cells."""
+    """Expected values of a modality, cell x feature, from what the source has of these cells."""
     blocks = impute_cells(assembly.model, assembly.loader(cells, source), modality)
     return np.concatenate([block.expected for block in blocks])
+
+
+def _with_donors(
+    assembly: Assembly,
+    source: Source,
+    modality: str,
+    cells: np.ndarray,
+    checked: np.ndarray,
+    decoded: np.ndarray,
+) -> tuple[Donors | None, np.ndarray]:
+    """Donors with the weight that the calibration cells give them, and what is expected with them.
+
+    Without enough of these, the cells of each half are weighed by those of the other.
+    """
+    donors = Donors.of(assembly, modality)
+    if donors is None:
+        return None, decoded
+    given = _donated(assembly, donors, source, modality, cells)
+    if len(checked) >= FEWEST:
+        told = expected_of(assembly, source, modality, checked)
+        theirs = _donated(assembly, donors, source, modality, checked)
+        donors = donors.weighed(told, theirs, true_values(assembly, modality, checked))
+        return donors, donors.mixed(decoded, given)
+    if len(cells) < 2 * FEWEST:
+        return donors, donors.mixed(decoded, given)
+    truth, expected = true_values(assembly, modality, cells), np.empty_like(decoded)
+    for mine, others in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        weighed = donors.weighed(decoded[others], given[others], truth[others])
+        expected[mine] = weighed.mixed(decoded[mine], given[mine])
+    return donors.weighed(decoded, given, truth), expected
+
+
+def _donated(
+    assembly: Assembly,
+    donors: Donors,
+    source: Source,
+    modality: str,
+    cells: np.ndarray,
+    totals: np.ndarray | None = None,
+) -> np.ndarray:
+    return np.concatenate(
+        list(donated(donors, assembly.model, assembly.loader(cells, source), modality, totals))
+    )
 
 
 class _Intervals(NamedTuple):
@@ -174,7 +242,12 @@ class _Intervals(NamedTuple):
 
 
 def _intervals(
-    assembly: Assembly, source: Source, modality: str, cells: np.ndarray, checked: np.ndarray
+    assembly: Assembly,
+    source: Source,
+    modality: str,
+    cells: np.ndarray,
+    checked: np.ndarray,
+    donors: Donors | None,
 ) -> _Intervals:
     """Intervals of some of the cells, calibrated on some of the checked ones.
 
@@ -185,26 +258,27 @@ def _intervals(
     cells, checked = (np.sort(rng.permutation(some)[:most]) for some in (cells, checked))
     if len(checked) < FEWEST:
         checked, cells = (cells[::2], cells[1::2]) if len(cells) >= 2 * FEWEST else (cells[:0], cells)
-    truth, expected, ends = _drawn(assembly, source, modality, cells)
-    calibrating = _drawn(assembly, source, modality, checked) if len(checked) else None
+    scale = scale_of(assembly.model.decoder(modality).support)
+    truth, expected, ends = _drawn(assembly, source, modality, cells, donors)
+    calibrating = _drawn(assembly, source, modality, checked, donors) if len(checked) else None
     coverages, widths = {}, None
     for level in LEVELS:
         if calibrating is not None:
             known, _, raw = calibrating
-            wider = calibrated_widths(*raw[level], known, level=level)
-            ends[level] = widened(*ends[level], wider)
+            wider = calibrated_widths(*raw[level], known, level=level, scale=scale)
+            ends[level] = widened(*ends[level], wider, scale)
             widths = wider if level == LEVEL else widths
         coverages[level] = coverage(*ends[level], truth)
     return _Intervals(truth, expected, *ends[LEVEL], coverages, widths, len(checked))
 
 
 def _drawn(
-    assembly: Assembly, source: Source, modality: str, cells: np.ndarray
+    assembly: Assembly, source: Source, modality: str, cells: np.ndarray, donors: Donors | None
 ) -> tuple[np.ndarray, np.ndarray, dict[float, tuple[np.ndarray, np.ndarray]]]:
-    """Measured counts, expected counts and the model's own intervals by level, at the true depth."""
-    truth = assembly.measured.rows(modality, cells).toarray()
+    """Measured values, expected values and the model's own intervals by level, at the true depth."""
+    truth = true_values(assembly, modality, cells)
     totals = np.ones(source.n_cells, dtype=np.float32)
-    totals[cells] = np.maximum(truth.sum(1), 1)
+    totals[cells] = np.maximum(np.nansum(truth, axis=1), 1)
     blocks = list(
         impute_cells(
             assembly.model,
@@ -224,15 +298,27 @@ def _drawn(
     }
     expected = np.concatenate([block.expected for block in blocks])
     decoder = assembly.model.decoder(modality)
-    if decoder.integers and not getattr(decoder, "library", False):  # it does not scale with the depth: we do
+    if decoder.support == "counts" and decoder.scores_zeros and not getattr(decoder, "library", False):
+        # it does not scale with the depth: we do
         factor = totals[cells, None] / np.maximum(expected.sum(1, keepdims=True), np.finfo(np.float32).tiny)
         expected = expected * factor
         ends = {level: (low * factor, up * factor) for level, (low, up) in ends.items()}
+    if donors is not None and decoder.support != "events":
+        given = at_depth(_donated(assembly, donors, source, modality, cells, totals), truth, donors.scale)
+        mixed = donors.mixed(expected, given)
+        ends = {level: shifted(pair, expected, mixed, donors.scale) for level, pair in ends.items()}
+        expected = mixed
     return truth, expected, ends
 
 
-def _scores(expected: np.ndarray, truth: np.ndarray, *, binary: bool) -> dict[str, float]:
-    return binary_metrics(expected, truth) if binary else imputation_metrics(expected, truth)
+def _scores(expected: np.ndarray, truth: np.ndarray, scale: Scale, *, binary: bool) -> dict[str, float]:
+    return binary_metrics(expected, truth) if binary else imputation_metrics(expected, truth, scale)
+
+
+def _mean_width(lower: np.ndarray, upper: np.ndarray) -> float:
+    """Mean width of the intervals that have one: of too few calibration cells they have no end."""
+    widths = upper - lower
+    return float(widths[np.isfinite(widths)].mean())
 
 
 def _winners(

@@ -12,13 +12,15 @@ import numpy as np
 
 import remadom
 from remadom.config.build import Assembly
+from remadom.config.components import build_metrics
 from remadom.data.sampler import Draw
 from remadom.data.views import views_of
 from remadom.eval.alignment import alignment_metrics
 from remadom.eval.bridging import bridge_metrics
+from remadom.eval.metric import measured
 from remadom.eval.metrics import embedding_metrics
 from remadom.results.agreement import modalities, trusted
-from remadom.results.arrays import batches_of, labels_of, names_of
+from remadom.results.arrays import batches_of, labels_of, names_of, patterns_of
 from remadom.results.imputation import Predicted, predictions
 from remadom.results.problems import PROBLEMS
 from remadom.train.callbacks import History
@@ -80,6 +82,7 @@ def measure(assembly: Assembly, latent: Latent, history: History) -> Measured:
             "modalities": modalities(assembly),
             "imputation": {name: values.scores for name, values in predicted.items()},
             **({} if trust is None else {"trust": trust}),
+            **({"metrics": named(assembly, latent)} if assembly.config.evaluation.metrics else {}),
             kind: PROBLEMS[kind](assembly, latent, predicted),
         },
     }
@@ -125,6 +128,28 @@ def integration(assembly: Assembly, latent: Latent) -> dict[str, Any]:
         seed=assembly.config.optim.seed,
         before=None if whole is None or batch is None else views_of(source, among=[whole])[whole].scores,
     )
+
+
+def named(assembly: Assembly, latent: Latent) -> dict[str, float]:
+    """Numbers of the metrics that the configuration names (``evaluation.metrics``)."""
+    source, seed = assembly.source, assembly.config.optim.seed
+    metrics = build_metrics(assembly.config.evaluation)
+    rng = np.random.default_rng(derive(seed, "metrics"))
+    cells = np.sort(rng.permutation(source.n_cells)[: assembly.config.evaluation.max_cells])
+    labels, batches = labels_of(assembly), batches_of(assembly)
+    inputs = {
+        "z_bio": latent.z_bio.numpy()[cells],
+        "labels": None if labels is None else labels[cells],
+        "batches": None if batches is None else batches[cells],
+        "modalities": patterns_of(assembly)[cells],
+        "obs": source.obs.iloc[cells],
+        "seed": seed,
+    }
+    if any("views" in metric.inputs() for metric in metrics.values()):
+        place = np.full(source.n_cells, -1)
+        place[cells] = np.arange(len(cells))
+        inputs["views"] = {m: view.at(place[view.cells]) for m, view in views_of(source, cells).items()}
+    return measured(metrics, inputs)
 
 
 def alignment(assembly: Assembly, history: History) -> dict[str, Any]:

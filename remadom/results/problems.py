@@ -10,8 +10,9 @@ import numpy as np
 from remadom.config.build import Assembly
 from remadom.eval.imputation import imputation_metrics
 from remadom.eval.metrics import embedding_metrics
+from remadom.eval.scales import scale_of
 from remadom.results.arrays import batches_of, labels_of, names_of, patterns_of
-from remadom.results.imputation import Predicted, alone, expected_of
+from remadom.results.imputation import Predicted, alone, expected_of, true_values
 from remadom.types import Latent
 
 CELLS = 1000
@@ -32,21 +33,22 @@ def paired(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted
         if len(cells) < FEWEST:
             continue
         features = predicted[target].features if target in predicted else slice(None)
-        truth = source.rows(target, cells)[:, features].toarray()
+        truth = true_values(assembly, target, cells)[:, features]
+        scale = scale_of(model.decoder(target).support)
         guess = expected_of(assembly, source, target, cells)[:, features]
-        reconstruction[target] = imputation_metrics(guess, truth)
+        reconstruction[target] = imputation_metrics(guess, truth, scale)
         for origin in model.encoders:
             both = source.has[origin][cells]
             if origin == target or both.sum() < FEWEST:
                 continue
             guess = expected_of(assembly, alone(source, origin, cells), target, cells[both])[:, features]
-            crossed[f"{origin}_to_{target}"] = imputation_metrics(guess, truth[both])
+            crossed[f"{origin}_to_{target}"] = imputation_metrics(guess, truth[both], scale)
     return {"reconstruction": reconstruction, "cross_modal": crossed}
 
 
 def unpaired(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted]) -> Scores:
     """How far the cells of different modalities lie apart in the latent space."""
-    patterns, z = patterns_of(assembly), latent.mu.numpy()
+    patterns, z = patterns_of(assembly), latent.z_bio.numpy()
     scores = embedding_metrics(
         z,
         labels_of(assembly),
@@ -89,7 +91,7 @@ def prediction(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predi
 
 def hierarchical(assembly: Assembly, latent: Latent, predicted: Mapping[str, Predicted]) -> Scores:
     """Mixing of the data sets, and of the batches within each of them; biology is in ``integration``."""
-    z, labels = latent.mu.numpy(), labels_of(assembly)
+    z, labels = latent.z_bio.numpy(), labels_of(assembly)
     studies, batches = names_of(assembly, "dataset"), batches_of(assembly)
     settings, seed = assembly.config.evaluation, assembly.config.optim.seed
 
@@ -147,6 +149,6 @@ def by_group(groups: np.ndarray, predicted: Mapping[str, Predicted]) -> Scores:
         for name in np.unique(names):
             rows = names == name
             if rows.sum() >= FEWEST:
-                scores = imputation_metrics(values.expected[rows], values.truth[rows])
+                scores = imputation_metrics(values.expected[rows], values.truth[rows], values.scale)
                 found.setdefault(str(name), {})[target] = {"n_cells": int(rows.sum()), **scores}
     return found

@@ -11,6 +11,8 @@ import numpy as np
 from remadom.config.build import Assembly
 from remadom.eval.report import write_report
 from remadom.results.arrays import embedding_arrays, obs_arrays
+from remadom.results.correcting import correct, correction_arrays
+from remadom.results.donors import arrays_of
 from remadom.results.drawing import draw
 from remadom.results.measures import measure, versions
 from remadom.train.callbacks import History
@@ -19,6 +21,8 @@ from remadom.utils.outputs import (
     ALIGNMENT,
     BRIDGE,
     CALIBRATION,
+    CORRECTION,
+    DONORS,
     EMBEDDINGS,
     METRICS,
     OBS_ARRAYS,
@@ -53,6 +57,9 @@ def record(assembly: Assembly, history: History, out: RunDir, *, warned: Sequenc
     warned
         What was warned of on the way, a sentence each.
     """
+    correction = correct(assembly)
+    if correction is not None:
+        write_arrays(out / CORRECTION, correction_arrays(correction))
     latent = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells)))
     write_arrays(out / EMBEDDINGS, embedding_arrays(assembly.source.obs_names, latent))
     write_arrays(out / OBS_ARRAYS, obs_arrays(assembly))
@@ -63,6 +70,9 @@ def record(assembly: Assembly, history: History, out: RunDir, *, warned: Sequenc
     widths = {m: values.widths for m, values in measured.predicted.items() if values.widths is not None}
     if widths:
         write_arrays(out / CALIBRATION, widths)
+    donors = {m: values.donors for m, values in measured.predicted.items() if values.donors is not None}
+    if donors:
+        write_arrays(out / DONORS, arrays_of(donors))
     if assembly.config.evaluation.figures:
         draw(assembly, latent, history, measured, out)
     out.write_json(WARNINGS, [*assembly.notes, *dict.fromkeys(warned)])

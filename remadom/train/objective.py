@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from remadom.schedule import Schedule
 from remadom.shapes import Float
 from remadom.train.gradients import GradientMeter
 from remadom.train.structure import Structure
-from remadom.types import Batch, Latent, Logs, Posterior
+from remadom.types import Batch, Logs, Posterior
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class Objective(nn.Module):
         """Names of everything that is logged and can be monitored."""
         recon = [f"elbo.recon.{modality}" for modality in self.model.decoders]
         terms = [f"{name}.loss" for name in self.terms]
-        return ("loss", "elbo.loss", "elbo.recon", "elbo.kl", *recon, "beta", *terms)
+        tech = () if self.model.technical is None else ("elbo.kl_tech",)
+        return ("loss", "elbo.loss", "elbo.recon", "elbo.kl", *tech, *recon, "beta", *terms)
 
     def forward(self, batch: Batch, epoch: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch at a point of the training, and its parts by name for the log.
@@ -103,7 +104,8 @@ class Objective(nn.Module):
         enc_outs, latent = self.model.infer(batch)
         if self.terms:
             self.meter.clear()
-            latent = Latent(*(self.meter.tap("elbo", value) for value in latent))
+            z_bio, mu, logvar = (self.meter.tap("elbo", value) for value in latent)
+            latent = replace(latent, z_bio=z_bio, mu=mu, logvar=logvar)
         parts = self.model.elbo_of(latent, batch, beta)
         loss, logs = parts["loss"], {**self._named(parts), "beta": torch.tensor(beta)}
         if self.terms:

@@ -5,6 +5,7 @@ from remadom.types.edges import BridgeEdges
 from remadom.types.graph import SparseGraph
 from remadom.types.latent import Latent, Logs, Posterior
 from remadom.types.rows import DENSE_FROM, Rows
+from remadom.types.support import Support
 from remadom.types.view import View
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Posterior",
     "Rows",
     "SparseGraph",
+    "Support",
     "View",
 ]

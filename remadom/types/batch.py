@@ -36,6 +36,8 @@ class Batch:
         Measured time, or ``None`` where the data has none.
     rep
         What the encoder reads in place of ``x`` where a modality has a representation (LSI).
+    covariates
+        What the decoders are given of each cell beside its batch, 0 for the average, or ``None``.
     at
         Positions of the cells that have a modality, for the modalities that some cells lack.
     n_seeds
@@ -50,6 +52,7 @@ class Batch:
     seed: Bool[Tensor, " cell"]
     time: Float[Tensor, " cell"] | None = None
     rep: Mapping[str, Rows] = field(default_factory=dict)
+    covariates: Float[Tensor, "cell covariate"] | None = None
     at: Mapping[str, Int[Tensor, " present"]] = None  # type: ignore[assignment]
     n_seeds: int = None  # type: ignore[assignment]
 
@@ -89,6 +92,7 @@ class Batch:
             seed=self.seed[:n],
             time=None if self.time is None else self.time[:n],
             rep={m: rows.first(n) for m, rows in self.rep.items()},
+            covariates=None if self.covariates is None else self.covariates[:n],
             n_seeds=n,
         )
 
@@ -116,7 +120,9 @@ class Batch:
         def move(values: Mapping[str, Any]) -> dict[str, Any]:
             return {key: value.to(device, non_blocking=non_blocking) for key, value in values.items()}
 
-        time = None if self.time is None else self.time.to(device, non_blocking=non_blocking)
+        def move_one(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device, non_blocking=non_blocking)
+
         moved = Batch(
             x=move(self.x),
             has=move(self.has),
@@ -124,8 +130,9 @@ class Batch:
             groups=move(self.groups),
             index=self.index.to(device, non_blocking=non_blocking),
             seed=self.seed.to(device, non_blocking=non_blocking),
-            time=time,
+            time=move_one(self.time),
             rep=move(self.rep),
+            covariates=move_one(self.covariates),
             at=move(self.at),
             n_seeds=self.n_seeds,
         )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from remadom.shapes import Float
@@ -19,9 +23,24 @@ class Posterior(NamedTuple):
     logvar: Float[Tensor, "cell latent"]
 
 
-class Latent(NamedTuple):
-    """Fused posterior and a point of it, as ``fuse()`` and ``embed()`` return them."""
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """Fused posterior and a point of it, as ``fuse()`` and ``embed()`` return them.
+
+    It unpacks as ``z_bio, mu, logvar``. ``z_tech`` and its posterior ``tech`` are there where the model has a
+    technical latent space.
+    """
 
     z_bio: Float[Tensor, "cell latent"]
     mu: Float[Tensor, "cell latent"]
     logvar: Float[Tensor, "cell latent"]
+    z_tech: Float[Tensor, "cell tech"] | None = None
+    tech: Posterior | None = None
+
+    def moved(self, mu: np.ndarray) -> Latent:
+        """The same cells elsewhere: ``z_bio`` and ``mu`` are these, cell x latent."""
+        placed = torch.from_numpy(np.ascontiguousarray(mu, dtype=np.float32))
+        return replace(self, z_bio=placed, mu=placed)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.z_bio, self.mu, self.logvar))

@@ -108,6 +108,14 @@ class Rows:
         out = self.values.new_zeros(len(self) * self.n_features)
         return out.index_copy_(0, self.flat, self.values).view(len(self), self.n_features)
 
+    def scipy(self) -> sp.csr_matrix:
+        """The block as a CSR matrix of SciPy, on the CPU."""
+        if self.indptr is None:
+            return sp.csr_matrix(self.values.cpu().numpy())
+        assert self.indices is not None
+        parts = (self.values, self.indices, self.indptr)
+        return sp.csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=(len(self), self.n_features))
+
     def linear(self, weight: Float[Tensor, "feature hidden"]) -> Float[Tensor, "cell hidden"]:
         """``rows @ weight``; a sparse block is not densified, and the gradient reaches ``weight``."""
         if self.indptr is None:
@@ -165,6 +173,15 @@ class Rows:
             )
             columns = (self.columns[0], renumber[self.columns[1]], self.columns[2])
         return replace(self, indptr=indptr, columns=columns)
+
+    def at_columns(self, columns: Int[Tensor, " column"]) -> Rows:
+        """The block of these columns (ascending), for reading; every other column must be empty."""
+        if self.indices is None:
+            return Rows(self.values[:, columns], columns.shape[0])
+        renumber = self.indices.new_zeros(self.n_features).index_copy_(
+            0, columns, torch.arange(columns.shape[0], device=columns.device)
+        )
+        return Rows(self.values, columns.shape[0], self.indptr, renumber[self.indices])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Rows:
         """The same block on a device."""

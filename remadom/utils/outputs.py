@@ -21,6 +21,8 @@ ALIGNMENT = "alignment_metrics.json"
 BRIDGE = "bridge_metrics.json"
 DIAGNOSIS = "diagnosis.json"
 CALIBRATION = "calibration.npz"
+DONORS = "donors.npz"
+CORRECTION = "correction.npz"
 WARNINGS = "warnings.json"
 VERSIONS = "versions.json"
 REPORT = "report.html"
@@ -28,6 +30,10 @@ LAST, LAST_TOO = "checkpoint.last.pt", "last.pt"
 BEST, BEST_TOO = "checkpoint.best.pt", "best.pt"
 LOG = "train_log.csv"
 HISTORY = "train_history.json"
+MAPPING = "mapping.json"
+JOINT = "joint_embeddings.npz"
+LABELS = "labels.csv"
+MATCHES = "features.csv"
 OUTPUTS = (
     CONFIG,
     METRICS,
@@ -37,6 +43,8 @@ OUTPUTS = (
     BRIDGE,
     DIAGNOSIS,
     CALIBRATION,
+    DONORS,
+    CORRECTION,
     WARNINGS,
     VERSIONS,
     REPORT,
@@ -119,6 +127,18 @@ class RunDir:
             chosen = cls(path.with_name(f"{path.name}-{number}"))
             number += 1
         return chosen
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Arrays of one of the files; none where it is missing."""
+        if not (self / name).exists():
+            return {}
+        with np.load(self / name, allow_pickle=False) as found:
+            return dict(found)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Content of one of the files; empty where it is missing."""
+        content: dict[str, Any] = json.loads((self / name).read_text()) if (self / name).exists() else {}
+        return content
 
     def write_json(self, name: str, value: Mapping[str, Any] | Sequence[Any]) -> Path:
         """Write JSON with the keys in the order given."""

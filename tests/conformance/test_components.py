@@ -23,10 +23,19 @@ COMPONENTS = [(kind, name) for kind, registry in REGISTRIES.items() for name in 
 CELLS, FEATURES, LATENT = 7, 6, 3
 
 
-def block(n: int = CELLS, seed: int = 0) -> Rows:
+def block(n: int = CELLS, seed: int = 0, support: str = "counts") -> Rows:
+    """Cells with values of a support: counts, or these shifted by their column or as fractions; zeros stay."""
     rng = np.random.default_rng(seed)
     counts = rng.poisson(0.3, (n, FEATURES)) * rng.integers(1, 9, (n, FEATURES))
+    if support == "real":
+        counts = counts * np.array([-1.5, 0.25, 1.0, -0.1, 2.0, 0.5])
+    if support == "fractions":
+        counts = np.minimum(counts / 4, 1)
     return Rows.from_scipy(sp.csr_matrix(counts.astype(np.float32)))
+
+
+def support_of(kind: str, name: str) -> str:
+    return DECODERS[name].support if kind == "decoder" else "counts"
 
 
 def build(kind: str, name: str, n_batches: int = 3, **params):
@@ -90,7 +99,7 @@ def variants() -> list[tuple[str, str, dict]]:
 
 @pytest.mark.parametrize(("kind", "name", "params"), variants())
 def test_values_and_gradients_are_finite_and_reach_every_parameter(kind, name, params):
-    component, rows = build(kind, name, **params), block()
+    component, rows = build(kind, name, **params), block(support=support_of(kind, name))
     value(kind, component, rows, torch.arange(CELLS) % 3).sum().backward()
     for key, p in component.named_parameters():
         assert p.grad is not None, key
@@ -104,7 +113,7 @@ def test_one_cell_one_group_and_empty_rows_survive(kind, n):
     for name in REGISTRIES[kind]:
         component = build(kind, name, n_batches=1)
         empty = Rows.from_scipy(sp.csr_matrix((n, FEATURES), dtype=np.float32))
-        for rows in (block(n), empty):
+        for rows in (block(n, support=support_of(kind, name)), empty):
             out = value(kind, component, rows, torch.zeros(n, dtype=torch.long))
             out.sum().backward()
             assert out.shape == (n,)
@@ -126,7 +135,8 @@ def test_state_round_trips(kind, name, params):
         for tensor in one.state_dict().values():
             tensor.add_(0.25)
     other.load_state_dict(one.state_dict())
-    torch.testing.assert_close(value(kind, one, block()), value(kind, other, block()), rtol=0, atol=0)
+    rows = block(support=support_of(kind, name))
+    torch.testing.assert_close(value(kind, one, rows), value(kind, other, rows), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", list(INPUTS))
@@ -147,7 +157,7 @@ def test_inputs_treat_sparse_and_dense_alike_and_keep_their_statistics(name):
 
 @pytest.mark.parametrize("name", list(DECODERS))
 def test_reconstruction_loss_of_the_forward_pass_is_the_mean_nll(name):
-    decoder, rows = build("decoder", name), block()
+    decoder, rows = build("decoder", name), block(support=DECODERS[name].support)
     z, labels = torch.randn(CELLS, LATENT), torch.arange(CELLS) % 3
     params = decoder(z, rows.totals(), labels)
     expected = decoder.nll(rows, z, rows.totals(), labels).mean()
@@ -162,9 +172,32 @@ def test_a_batch_that_was_never_measured_is_the_average_of_those_that_were(name)
     decoder = build("decoder", name).eval()
     z = torch.randn(4, LATENT)
     decoder.batch.see(torch.tensor([0, 2, 2]))
-    unknown = decoder.natural(z, None, torch.full((4,), -1))
+    unknown = decoder.natural(z, None, torch.full((4,), -1), None)
     for labels in (torch.full((4,), 1), None):
-        for a, b in zip(decoder.natural(z, None, labels), unknown, strict=True):
+        for a, b in zip(decoder.natural(z, None, labels, None), unknown, strict=True):
             torch.testing.assert_close(a, b)
-    seen = decoder.natural(z, None, torch.full((4,), 2))
+    seen = decoder.natural(z, None, torch.full((4,), 2), None)
     assert not torch.allclose(seen[0], unknown[0])
+
+
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_covariates_shift_each_feature_and_their_absence_is_the_average_cell(name):
+    torch.manual_seed(0)
+    decoder = DECODERS.build(name, LATENT, FEATURES, 3, 2).eval()
+    z, labels, rows = (
+        torch.randn(CELLS, LATENT),
+        torch.arange(CELLS) % 3,
+        block(support=support_of("decoder", name)),
+    )
+    given = torch.randn(CELLS, 2)
+    absent, zero = (decoder.nll(rows, z, rows.totals(), labels, c) for c in (None, torch.zeros(CELLS, 2)))
+    torch.testing.assert_close(absent, zero)
+    assert not torch.allclose(decoder.nll(rows, z, rows.totals(), labels, given), zero)
+    # with a hidden layer that does not look at them, each is still an offset of its own for every feature
+    with torch.no_grad():
+        decoder.first.weight[:, -2:] = 0
+    one = torch.tensor([1.0, 0.0]).expand(CELLS, -1)
+    before = decoder.natural(z, None, labels, None)[0]
+    shift = decoder.natural(z, None, labels, one)[0] - before
+    assert (shift.abs() > 1e-6).all()
+    torch.testing.assert_close(decoder.hidden(z, labels, one)[:, -2:], one)

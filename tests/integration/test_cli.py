@@ -163,7 +163,7 @@ BAD_INPUT = {
     "split words": (lambda: save(counts(), part=["a"] * 20), ["data.split_key=part"], "part"),
     "unknown key": (lambda: save(counts()), ["optim.epoch=3"], "did you mean 'epochs'"),
     "impossible value": (lambda: save(counts()), ["optim.lr=0"], "greater than 0"),
-    "a later feature": (lambda: save(counts()), ["model.latent_tech=4"], "later version"),
+    "nothing technical to explain": (lambda: save(counts()), ["model.latent_tech=4"], "one batch"),
     "one batch to align": (lambda: save(counts()), ["alignment.mmd.enabled=true"], "has one group of batch"),
     "an unknown head": (lambda: save(counts()), ["alignment.mdm.enabled=true"], "did you mean 'mmd'"),
     "a bridge without what it needs": (lambda: save(counts()), ["bridge.provider=linmap"], "modalit"),

@@ -10,24 +10,27 @@ import torch
 from test_phase1_training import mock
 
 from remadom import run
+from remadom.adapters.settings import AdapterSettings
+from remadom.config.build import assemble
 from remadom.config.components import DecoderSizes, EncoderSizes
 from remadom.config.load import overlay
-from remadom.config.schema import HeadSettings, Later, RunConfig
+from remadom.config.schema import HeadSettings, RunConfig
 from remadom.core.decoders import DECODERS
 from remadom.core.encoder import ENCODERS
 from remadom.core.inputs import INPUTS
+from remadom.mapping import map_reference
 from remadom.registry import Section
 from remadom.types import Rows
 
 
 def leaves(model: type[Section], prefix: str = "") -> dict[str, tuple[str, str]]:
-    """Dotted key of every setting that is not for later, with the section class and field that hold it."""
+    """Dotted key of every setting, with the section class and field that hold it."""
     found = {}
     for name, field in model.model_fields.items():
         inner = field.annotation
         if inspect.isclass(inner) and issubclass(inner, Section):
             found |= leaves(inner, f"{prefix}{name}.")
-        elif not any(isinstance(mark, Later) for mark in field.metadata):
+        else:
             found[prefix + name] = (model.__name__, name)
     return found
 
@@ -36,7 +39,7 @@ def in_validation() -> bool:
     """Whether the section is being read by its own checks, which is no use of it."""
     frame = inspect.currentframe()
     while frame is not None:
-        if frame.f_code.co_name in ("_refuse_later_keys", "_is_asked_for"):
+        if frame.f_code.co_name == "_is_asked_for":
             return True
         frame = frame.f_back
     return False
@@ -76,8 +79,15 @@ def test_every_key_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         run.train(raw)
         monkeypatch.undo()
     known = leaves(RunConfig) | leaves(HeadSettings, "alignment.<head>.")
-    unread = [key for key, holder in known.items() if holder not in read]
+    of_mapping = leaves(AdapterSettings, "adapter.")
+    unread = [key for key, holder in known.items() if holder not in read and key not in of_mapping]
     assert unread == []
+    read.clear()
+    query = {"adapter": {"method": "arches", "epochs": 1}, "data": {"batch_key": "cell_type"}}
+    monkeypatch.setattr(Section, "__getattribute__", recording)
+    map_reference(tmp_path / "0", tmp_path / "paired.h5mu", config=query)
+    monkeypatch.undo()
+    assert [key for key, holder in of_mapping.items() if holder not in read] == []
 
 
 BLOCK = torch.poisson(torch.full((12, 6), 2.0), generator=torch.Generator().manual_seed(0))
@@ -86,7 +96,6 @@ OTHER = {
     "n_layers": 2,
     "dropout": 0.5,
     "dispersion": "cell",
-    "library": False,
     "lowrank": 2,
 }
 
@@ -114,10 +123,32 @@ def test_every_parameter_of_a_component_changes_it(kind: str, name: str):
         wiring = (3, 6, 2) if kind == "decoder" else (6, 3, INPUTS.build("log1p", 6))
         return signature_of(registry.build(name, *wiring, **params), rows, kind == "decoder")
 
-    for key in registry.schema(name).model_fields:
-        assert build(**{key: OTHER[key]}) != build(), key
+    for key, field in registry.schema(name).model_fields.items():
+        other = not field.default if field.annotation is bool else OTHER[key]
+        assert build(**{key: other}) != build(), key
 
 
 def test_sizes_of_the_sections_are_checked_against_the_data():
     assert set(EncoderSizes.model_fields) == {"in_dim", "input"}
     assert set(DecoderSizes.model_fields) == {"out_dim", "conditional_batches", "likelihood"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "columns"),
+    [
+        ({"data": {"covariates": {"continuous": ["time"]}}}, 1),
+        ({"data": {"covariates": {"categorical": ["cell_type"]}}}, 8),
+        ({"model": {"latent_tech": 3}}, 3 - 2),
+    ],
+)
+def test_what_decoders_are_given_follows_the_configuration(tmp_path: Path, settings: dict, columns: int):
+    """``latent_tech`` takes the place of the two batches."""
+    raw = overlay(mock(tmp_path, "paired", cells=120), {"optim": {"epochs": 1}})
+    plain, changed = (assemble(overlay(raw, more)) for more in ({}, settings))
+    for modality, decoder in plain.model.decoders.items():
+        assert changed.model.decoder(modality).n_conditions == decoder.n_conditions + columns
+    batch, loss = next(iter(changed.training_loader())), []
+    for assembly in (plain, changed):
+        torch.manual_seed(0)
+        loss.append(float(assembly.objective(batch, 1.0)[0].detach()))
+    assert loss[0] != loss[1]

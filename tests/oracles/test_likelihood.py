@@ -8,9 +8,24 @@ import pytest
 import scipy.sparse as sp
 import torch
 from scipy import stats
+from scipy.special import expit, log_expit
 
-from remadom.core import likelihood
-from remadom.core.likelihood import bernoulli_nll, library_zinb_nll, poisson_mixture_nll, zinb_nll
+from remadom.core.likelihood import (
+    bernoulli_nll,
+    block,
+    gaussian_mixture_nll,
+    gaussian_nll,
+    library_zinb_nll,
+    nb_mixture_nll,
+    nb_nll,
+    opened_nll,
+    ordered_beta_nll,
+    poisson_mixture_nll,
+    poisson_nll,
+    positive_nb_nll,
+    positive_poisson_nll,
+    zinb_nll,
+)
 from remadom.types import Rows
 
 MU = np.array([1e-8, 1e-4, 0.3, 1.0, 17.0, 1e3, 1e6])
@@ -92,9 +107,133 @@ def test_poisson_mixture_equals_scipy():
         np.testing.assert_allclose(found, expected[:, 0], rtol=1e-9, atol=1e-9)
 
 
+def test_nb_equals_the_exact_distribution_and_scipy_where_that_is_well_conditioned():
+    x, mu, theta = grid(X, MU, THETA)
+    expected = exact_nb_logpmf(x, mu, theta)
+    for rows in blocks(x):
+        found = -nb_nll(rows, t(np.log(mu)), t(np.log(theta))).numpy()
+        np.testing.assert_allclose(found, expected[:, 0], rtol=1e-9, atol=1e-9)
+    mild = (x <= 1000) & (mu >= 0.3) & (mu <= 1e3) & (theta >= 0.5) & (theta <= 1e3)
+    scipys = stats.nbinom.logpmf(x[mild], theta[mild], (theta / (theta + mu))[mild])
+    np.testing.assert_allclose(expected[mild], scipys, rtol=1e-9, atol=1e-9)
+
+
+def test_poisson_equals_scipy():
+    x, mu = grid(X, MU)
+    for rows in blocks(x):
+        found = -poisson_nll(rows, t(np.log(mu))).numpy()
+        np.testing.assert_allclose(found, stats.poisson.logpmf(x, mu)[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_counts_above_zero_are_scored_given_that_they_are_and_zeros_are_not():
+    """The truncated forms against 60 digits: ``log(1 - P(0))`` is lost in doubles where P(0) is near one."""
+    x, mu, theta = grid(X, MU, THETA)
+    with mpmath.workdps(60):
+        pairs = zip(mu.ravel().tolist(), theta.ravel().tolist(), strict=True)
+        nb_seen = [mpmath.log(1 - (1 + mpmath.mpf(m) / th) ** -mpmath.mpf(th)) for m, th in pairs]
+        poisson_seen = [mpmath.log(1 - mpmath.exp(-mpmath.mpf(m))) for m in mu.ravel().tolist()]
+    for plain, seen, nll, args in (
+        (exact_nb_logpmf(x, mu, theta), nb_seen, positive_nb_nll, (mu, theta)),
+        (stats.poisson.logpmf(x, mu), poisson_seen, positive_poisson_nll, (mu,)),
+    ):
+        expected = np.where(x > 0, plain - np.array(seen, dtype=float).reshape(x.shape), 0.0)
+        for rows in blocks(x):
+            found = -nll(rows, *(t(np.log(a)) for a in args)).numpy()
+            np.testing.assert_allclose(found, expected[:, 0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mu", [0.05, 2.0, 30.0])
+def test_the_probabilities_of_all_counts_above_zero_are_one(mu: float):
+    x = torch.arange(1.0, 2001, dtype=torch.float64).unsqueeze(1)
+    log_mu = torch.full_like(x, float(np.log(mu)))
+    for nll in (positive_poisson_nll(x, log_mu), positive_nb_nll(x, log_mu, torch.tensor([0.7]).double())):
+        assert (-nll).exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rates_that_underflow_keep_their_logs(dtype: torch.dtype):
+    """At a vanishing rate one count is all that a positive count can be, and one event is ``rate`` likely."""
+    log_rate = torch.tensor([[-200.0], [-2000.0]], dtype=dtype, requires_grad=True)
+    one = torch.ones(2, 1, dtype=dtype)
+    theta = torch.zeros(1, dtype=dtype)
+    for nll, expected in (
+        (opened_nll(one, log_rate), -log_rate[:, 0]),
+        (positive_poisson_nll(one, log_rate), torch.zeros(2)),
+        (positive_nb_nll(one, log_rate, theta), torch.zeros(2)),
+    ):
+        torch.testing.assert_close(nll, expected.to(dtype), rtol=1e-6, atol=1e-3)
+        (slope,) = torch.autograd.grad(nll.sum(), log_rate)
+        torch.testing.assert_close(slope[:, 0], -(expected != 0).to(dtype), rtol=1e-5, atol=1e-5)
+
+
+def test_open_by_rate_is_the_poisson_of_at_least_one_fragment():
+    x, mu = grid(np.array([0, 1, 5]), np.array([1e-300, 1e-8, 1e-4, 0.3, 1.0, 17.0, 600.0]))
+    expected = np.where(x > 0, stats.poisson.logsf(0, mu), stats.poisson.logpmf(0, mu))
+    for rows in blocks(x):
+        found = -opened_nll(rows, t(np.log(mu))).numpy()
+        np.testing.assert_allclose(found, expected[:, 0], rtol=1e-9, atol=1e-12)
+
+
+def test_nb_mixture_is_the_mixture_of_its_negative_binomials():
+    x, b, f, theta, a = grid(X, MU[::2], MU[1::2], THETA[::2], PI)
+    nb = [exact_nb_logpmf(x, mu, theta) for mu in (b, f)]
+    expected = np.logaddexp(np.log1p(-a) + nb[0], np.log(a) + nb[1])
+    for rows in blocks(x):
+        args = [t(np.log(v)) for v in (b, f, theta)]
+        found = -nb_mixture_nll(rows, *args, t(np.log(a) - np.log1p(-a))).numpy()
+        np.testing.assert_allclose(found, expected[:, 0], rtol=1e-9, atol=1e-9)
+
+
+REAL = np.array([-1e6, -3.0, -1e-8, 0.0, 0.5, 7.0, 1e6])
+SCALE = np.array([1e-4, 0.1, 1.0, 30.0, 1e6])
+
+
+def test_gaussian_equals_scipy():
+    x, mean, scale = grid(REAL, REAL, SCALE)
+    for rows in blocks(x):
+        found = -gaussian_nll(rows, t(mean), t(np.log(scale))).numpy()
+        np.testing.assert_allclose(found, stats.norm.logpdf(x, mean, scale)[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_gaussian_mixture_equals_scipy():
+    x, b, f, sb, sf, a = grid(REAL[::2], REAL, REAL[::2], SCALE, SCALE[::2], PI)
+    parts = [stats.norm.logpdf(x, mean, scale) for mean, scale in ((b, sb), (f, sf))]
+    expected = np.logaddexp(np.log1p(-a) + parts[0], np.log(a) + parts[1])
+    for rows in blocks(x):
+        args = [t(v) for v in (b, f, np.log(sb), np.log(sf), np.log(a) - np.log1p(-a))]
+        found = -gaussian_mixture_nll(rows, *args).numpy()
+        np.testing.assert_allclose(found, expected[:, 0], rtol=1e-9, atol=1e-9)
+
+
+def test_beta_equals_scipy_and_its_ends_have_masses():
+    values = np.array([0.0, 1e-30, 1e-9, 0.2, 0.5, 0.97, 1 - 2**-24, 1.0], dtype=np.float32).astype(float)
+    x, mean, phi, cut, gap = grid(
+        values, np.array([1e-4, 0.3, 0.5, 0.99]), THETA, np.array([-9.0, -1.0, 2.0]), np.array([0.1, 5.0])
+    )
+    score = np.log(mean) - np.log1p(-mean)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        middle = np.log(expit(score - cut) - expit(score - cut - gap)) + stats.beta.logpdf(
+            x, mean * phi, (1 - mean) * phi
+        )
+    ends = np.where(x == 0, log_expit(cut - score), log_expit(score - cut - gap))
+    expected = np.where((x == 0) | (x == 1), ends, middle)
+    for rows in blocks(x):
+        found = -ordered_beta_nll(rows, t(score), t(np.log(phi)), t(cut), t(np.log(gap))).numpy()
+        np.testing.assert_allclose(found, expected[:, 0], rtol=1e-9, atol=1e-8)
+
+
+def test_beta_and_its_masses_add_up_to_one():
+    x = torch.linspace(0, 1, 20001, dtype=torch.float64).unsqueeze(1)
+    density = (-ordered_beta_nll(x, *(torch.full_like(x, v) for v in (0.4, 2.0, -1.5, 1.0)))).exp()
+    whole = density[0] + density[-1] + torch.trapezoid(density[1:-1], x[1:-1, 0])
+    assert whole.item() == pytest.approx(1, abs=1e-4)
+
+
 def params_for(name: str, generator: torch.Generator) -> list[torch.Tensor]:
+    spread = 0.5 if "gaussian" in name else 2.0  # of logs of standard deviations too, which enter squared
+
     def draw(*shape: int) -> torch.Tensor:
-        return (2 * torch.randn(*shape, generator=generator, dtype=torch.float64)).requires_grad_()
+        return (spread * torch.randn(*shape, generator=generator, dtype=torch.float64)).requires_grad_()
 
     shapes = {
         "zinb": [(5, 7), (7,), (5, 7)],
@@ -102,6 +241,16 @@ def params_for(name: str, generator: torch.Generator) -> list[torch.Tensor]:
         "library": [(5, 7), (7,), (5, 7)],
         "bernoulli": [(5, 7)],
         "mixture": [(5, 7)] * 3,
+        "nb": [(5, 7), (7,)],
+        "nb_cell": [(5, 7)] * 2,
+        "nb_above_zero": [(5, 7), (7,)],
+        "poisson": [(5, 7)],
+        "poisson_above_zero": [(5, 7)],
+        "opened": [(5, 7)],
+        "nb_mixture": [(5, 7), (5, 7), (7,), (5, 7)],
+        "gaussian": [(5, 7), (7,)],
+        "gaussian_mixture": [(5, 7), (5, 7), (7,), (7,), (5, 7)],
+        "beta": [(5, 7), (7,), (7,), (7,)],
     }
     return [draw(*shape) for shape in shapes[name]]
 
@@ -119,7 +268,24 @@ NLL = {
     "zinb_cell": zinb_nll,
     "bernoulli": bernoulli_nll,
     "mixture": poisson_mixture_nll,
+    "nb": nb_nll,
+    "nb_cell": nb_nll,
+    "nb_above_zero": positive_nb_nll,
+    "poisson": poisson_nll,
+    "poisson_above_zero": positive_poisson_nll,
+    "opened": opened_nll,
+    "nb_mixture": nb_mixture_nll,
+    "gaussian": gaussian_nll,
+    "gaussian_mixture": gaussian_mixture_nll,
+    "beta": ordered_beta_nll,
 }
+
+
+def values_for(name: str, counts: np.ndarray) -> np.ndarray:
+    """Counts made into values of a likelihood; zeros stay."""
+    if name == "beta":
+        return np.minimum(counts / 16, 1.0)
+    return counts * np.where(np.arange(counts.shape[1]) % 2, -0.75, 1.25) if "gaussian" in name else counts
 
 
 @pytest.mark.parametrize("name", NLL)
@@ -128,6 +294,7 @@ def test_gradients_equal_finite_differences(name: str):
     counts = torch.poisson(torch.full((5, 7), 0.7), generator=generator).numpy()
     counts[0] = 0
     counts[1, 2] = 30
+    counts = values_for(name, counts)
     for rows in blocks(counts):
         params = params_for(name, generator)
         assert torch.autograd.gradcheck(lambda *p, rows=rows: NLL[name](rows, *p), params)
@@ -137,6 +304,7 @@ def test_gradients_equal_finite_differences(name: str):
 def test_sparse_and_dense_blocks_agree_and_sum_over_features(name: str):
     generator = torch.Generator().manual_seed(2)
     counts = torch.poisson(torch.full((5, 7), 0.5), generator=generator).numpy()
+    counts = values_for(name, counts)
     params = [p.detach() for p in params_for(name, generator)]
     sparse, dense = (NLL[name](rows, *params) for rows in blocks(counts))
     torch.testing.assert_close(sparse, dense, rtol=1e-12, atol=1e-12)
@@ -161,9 +329,10 @@ def test_float32_stays_close_on_extremes():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", NLL)
 def test_half_precision_parameters_give_finite_values_and_gradients(name: str, dtype: torch.dtype):
-    counts = torch.tensor([[0.0, 1, 5, 0, 1000, 0, 60000]]).repeat(5, 1)
+    values = [0.0, 0.01, 0.5, 0, 0.999, 0, 1] if name == "beta" else [0.0, 1, 5, 0, 1000, 0, 60000]
+    counts = torch.tensor([values]).repeat(5, 1) / (1000 if "gaussian" in name else 1)
     params = [
-        p.detach().to(dtype).mul(4).requires_grad_()
+        p.detach().to(dtype).mul(1.5 if name == "beta" else 4).requires_grad_()
         for p in params_for(name, torch.Generator().manual_seed(3))
     ]
     with torch.autocast("cpu", dtype=dtype):
@@ -195,10 +364,11 @@ def test_a_block_taken_in_parts_is_the_same_block(name: str, monkeypatch: pytest
     generator = torch.Generator().manual_seed(5)
     params = params_for(name, generator)
     counts = torch.poisson(torch.full((5, 7), 0.6), generator=generator).numpy()
+    counts = values_for(name, counts)
     for rows in blocks(counts):
         results = []
         for at_once in (2**20, 14, 1):  # all cells, two at a time, one at a time
-            monkeypatch.setattr(likelihood, "AT_ONCE", at_once)
+            monkeypatch.setattr(block, "AT_ONCE", at_once)
             nll = NLL[name](rows, *params)
             results.append([nll, *torch.autograd.grad((nll * LOG_LIBRARY).sum(), params)])
         for other in results[1:]:

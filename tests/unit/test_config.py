@@ -14,9 +14,8 @@ from remadom.align import HEADS
 from remadom.bridges import BRIDGES
 from remadom.config.components import beta_schedule, check_components, json_schema
 from remadom.config.load import gather, merge_bullets, overlay, parse_override, read_config, to_yaml, validate
-from remadom.config.schema import HeadSettings, Later, RunConfig
+from remadom.config.schema import HeadSettings, RunConfig
 from remadom.errors import InputError
-from remadom.registry import Section
 
 
 def test_defaults_are_a_valid_configuration_and_survive_yaml(tmp_path: Path):
@@ -120,32 +119,6 @@ def test_all_problems_are_told_at_once():
 def test_component_sections_are_validated_by_their_own_definition(section, message):
     with pytest.raises(InputError, match=message):
         check_components(validate({"model": section}))
-
-
-def later_fields(model: type[Section], prefix: str = "") -> list[str]:
-    found = []
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
-            found += later_fields(inner, f"{prefix}{name}.")
-        elif any(isinstance(mark, Later) for mark in field.metadata):
-            found.append(prefix + name)
-    return found
-
-
-def test_keys_of_later_features_are_refused_with_that_word():
-    keys = later_fields(RunConfig)
-    assert "model.latent_tech" in keys
-    for key in keys:
-        for value in ("true", "2", "0.5", "faiss", "cosine", "{weight: 0.1}"):
-            try:
-                validate(parse_override(f"{key}={value}"))
-            except InputError as error:
-                if "later version" in str(error):
-                    break
-        else:
-            raise AssertionError(f"{key} is not refused")
-    validate({"model": {"latent_tech": 0}})
 
 
 def test_the_guides_keys_exist():

@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from remadom.errors import InputError
 from remadom.eval.imputation import at_depth, binary_metrics, imputation_metrics
 from remadom.eval.intervals import calibrated_widths, coverage, widened
+from remadom.eval.scales import COUNTS, FRACTIONS, REAL
 
 
 def test_a_perfect_imputation_scores_one_and_no_error():
@@ -44,8 +45,13 @@ def test_empty_cells_and_negative_predictions_are_zeros():
     [
         (np.ones((2, 3)), np.ones((3, 2)), r"predicted \(2, 3\) and truth \(3, 2\)"),
         (np.ones((0, 3)), np.ones((0, 3)), r"expected one shape, cells x features"),
-        (np.full((2, 2), np.nan), np.ones((2, 2)), "missing, infinite or negative"),
-        (np.ones((2, 2)), -np.ones((2, 2)), "missing, infinite or negative"),
+        (np.full((2, 2), np.nan), np.ones((2, 2)), "missing or infinite values"),
+        (np.ones((2, 2)), np.full((2, 2), np.nan), "of which some are known"),
+        (
+            np.ones((2, 2)),
+            -np.ones((2, 2)),
+            r"values from -1 to -1; expected log\(1 \+ count\) of values from 0",
+        ),
     ],
 )
 @pytest.mark.parametrize("score", [imputation_metrics, binary_metrics])
@@ -79,6 +85,43 @@ def test_scores_are_correlations_and_an_error_at_the_true_depth():
         "rmse": pytest.approx(error()),
         "nrmse": pytest.approx(np.mean([error(j) / logs[1][:, j].std() for j in range(8)])),
     }
+
+
+@pytest.mark.parametrize("scale", [COUNTS, REAL, FRACTIONS])
+def test_what_was_not_measured_changes_no_score(scale):
+    """Each feature's scores are those of its own known cells; other scales than that of counts know no depth."""
+    rng = np.random.default_rng(4)
+    truth = rng.beta(1, 2, size=(50, 4))
+    truth = {COUNTS: rng.poisson(5 * truth).astype(float), REAL: 20 * truth - 10, FRACTIONS: truth}[scale]
+    predicted = np.clip(truth + rng.normal(0, 0.2, truth.shape), scale.least, scale.most)
+    whole = imputation_metrics(predicted, truth, scale)
+    if scale is not COUNTS:
+        assert whole["rmse"] == pytest.approx(np.sqrt(((predicted - truth) ** 2).mean()))
+        assert whole["pearson"] == pytest.approx(
+            np.mean([pearsonr(predicted[:, j], truth[:, j]).statistic for j in range(4)])
+        )
+    holes = rng.random(truth.shape) < 0.3
+    found = imputation_metrics(predicted, np.where(holes, np.nan, truth), scale)
+    by_hand = []
+    for j in range(4):
+        a, b = scale.to(predicted[~holes[:, j], j]), scale.to(truth[~holes[:, j], j])
+        by_hand.append((pearsonr(a, b).statistic, spearmanr(a, b).statistic))
+    assert [found["pearson"], found["spearman"]] == pytest.approx(np.mean(by_hand, axis=0))
+    if scale is not COUNTS:
+        assert found["rmse"] == pytest.approx(np.sqrt(((predicted - truth)[~holes] ** 2).mean()))
+
+
+@pytest.mark.parametrize("scale", [REAL, FRACTIONS])
+def test_calibrated_intervals_of_real_values_hold_what_they_promise(scale):
+    rng = np.random.default_rng(0)
+    center = rng.uniform(0.3, 0.7, size=(4000, 5)) if scale is FRACTIONS else rng.uniform(-9, 9, (4000, 5))
+    truth = (center + rng.normal(0, 0.1, center.shape)).clip(scale.least, scale.most)
+    truth[rng.random(truth.shape) < 0.2] = np.nan
+    lower, upper = center - 0.05, center + 0.05
+    widths = calibrated_widths(lower[::2], upper[::2], truth[::2], level=0.9, scale=scale)
+    low, high = widened(lower[1::2], upper[1::2], widths, scale)
+    assert coverage(low, high, truth[1::2]) == pytest.approx(0.9, abs=0.015)
+    assert low.min() < 0 if scale is REAL else (low.min() >= 0 and high.max() <= 1)
 
 
 def test_binary_scores_are_those_of_scikit_learn_with_ties():

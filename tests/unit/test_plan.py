@@ -36,7 +36,8 @@ def chosen(facts: Facts, given: dict | None = None) -> dict:
 
 
 def test_every_rule_speaks_for_some_data_and_gives_a_reason():
-    choices = [*choose(CITE, {}), *choose(ATAC, {}), *choose(UNLINKED, {})]
+    fragments = {"model": {"decoders": {"atac": {"likelihood": "poisson"}}}}
+    choices = [*choose(CITE, {}), *choose(ATAC, {}), *choose(UNLINKED, {}), *choose(ATAC, fragments)]
     assert all(choice.reason for choice in choices)
     assert {choice.key for choice in choices} == {
         "optim.batch_size",
@@ -48,10 +49,11 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "model.decoders.atac.lowrank",
         "data.preprocess.rna.hvg",
         "data.preprocess.atac.n_top",
+        "data.preprocess.atac.binarize",
         "alignment",
         "bridge.provider",
     }
-    assert len(RULES) == 10
+    assert len(RULES) == 11
 
 
 def test_what_is_given_is_kept_and_the_rest_follows_it():

@@ -142,12 +142,12 @@ def test_the_elbo_is_below_the_evidence():
     model.decoders["adt"] = decoder
     counts = torch.poisson(torch.full((1, SIZES["adt"]), 2.0)).double()
     grid = torch.linspace(-8, 8, 4001, dtype=torch.float64).unsqueeze(1)
-    log_joint = -decoder.likelihood(counts.expand(4001, -1), *decoder.natural(grid, None, None))
+    log_joint = -decoder.likelihood(counts.expand(4001, -1), *decoder.natural(grid, None, None, None))
     log_joint = log_joint - 0.5 * grid[:, 0] ** 2 - 0.5 * np.log(2 * np.pi)
     evidence = torch.logsumexp(log_joint, 0) + np.log(16 / 4000)
     q = torch.distributions.Normal(torch.tensor(0.3, dtype=torch.float64), 0.7)
     z = q.sample((20_000, 1))
-    nll = decoder.likelihood(counts.expand(20_000, -1), *decoder.natural(z, None, None))
+    nll = decoder.likelihood(counts.expand(20_000, -1), *decoder.natural(z, None, None, None))
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(torch.tensor(0.0).double(), 1.0))
     assert -(nll.mean() + kl) < evidence
 

@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 from remadom.data.source import Source
-from remadom.data.validate import validate_counts, validate_dims
+from remadom.data.validate import validate_dims, validate_values
 from remadom.errors import InputError
 
 
@@ -223,7 +223,7 @@ OBJECTS: list[tuple[object, dict[str, object], str]] = [
     (
         {"foo": adata(), "bar": adata()},
         {},
-        r"no known modality \(found: foo, bar; known: rna, atac, adt\).*rna=foo:X",
+        r"no known modality \(found: foo, bar; known: rna, atac, adt, methylation\).*rna=foo:X",
     ),
     ({"foo": adata()}, {"keys": {"rna": "X"}}, "foo: none is known as rna; .* for example rna=<name>:X"),
     ({"prot": adata(), "cite": adata()}, {}, "prot and cite could all be adt"),
@@ -298,30 +298,91 @@ def test_counts_that_are_none(at_once, monkeypatch):
     monkeypatch.setattr("remadom.data.sampler.CELLS_AT_ONCE", at_once)
     values = np.ones((7, 2))
     source = counted(values)
-    validate_counts(source, "adt", integers=True)
+    validate_values(source, "adt", support="counts")
     values[1] = [0.5, 2.25]
     values[4, 1] = -2
     values[5] = [np.nan, np.inf]
     values[6, 0] = 1.5
     source = counted(values)
     with pytest.raises(InputError) as caught:
-        validate_counts(source, "adt", integers=True)
+        validate_values(source, "adt", support="counts")
     assert str(caught.value) == (
         "adt (adt:X): missing values: 1, in 1 of 7 cells (first: nan of feature 'CD3' in cell 'c5'); "
         "infinite values: 1, in 1 of 7 cells (first: inf of feature 'CD4' in cell 'c5'); "
         "negative values: 1, in 1 of 7 cells (first: -2 of feature 'CD4' in cell 'c4'); "
         "fractional values: 3, in 2 of 7 cells (first: 0.5 of feature 'CD3' in cell 'c1'); "
         "remove those cells or features, or write 0 where nothing was counted; "
-        "these look like normalized values: choose raw counts by data.keys.adt, for example layers:counts"
+        "the model expects counts: these look like normalized values (arcsinh, CLR or the like): "
+        "choose raw counts by data.keys.adt, for example layers:counts, or gaussian or gaussian_mixture by "
+        "model.decoders.adt.likelihood"
     )
     with pytest.raises(
         InputError, match=r"^adt .adt:X.: negative values: 1, in 1 of 3 cells .*CD4' in cell 'c4'.; th"
     ):
-        validate_counts(source, "adt", np.array([0, 1, 4]), integers=False)
-    validate_counts(source, "adt", np.array([6, 4, 1, 1]), integers=False, nonnegative=False)
-    with pytest.raises(InputError, match=r"X.: fractional values: 2, in 2 of 4 cells"):
-        validate_counts(source, "adt", np.array([6, 0, 4, 6]), integers=True, nonnegative=False)
-    validate_counts(source.hide("adt", np.arange(7) > 0), "adt", integers=True)
+        validate_values(source, "adt", np.array([0, 1, 4]), support="events")
+    validate_values(source, "adt", np.array([6, 4, 1, 1]), support=None)
+    with pytest.raises(InputError, match=r"X.: fractional values: 2, in 2 of 3 cells"):
+        validate_values(source, "adt", np.array([6, 0, 6]), support="counts")
+    validate_values(source.hide("adt", np.arange(7) > 0), "adt", support="counts")
+
+
+COUNTED = np.array([[0.0, 3.0], [1.0, 250.0]])
+ARCSINH = np.array([[-0.5, 3.0], [1.0, 2.5]])
+FRACTION = np.array([[0.0, 0.25], [1.0, 0.5]])
+LOGGED = np.array([[0.0, 2.5], [1.0, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("support", "values", "message"),
+    [
+        (
+            "counts",
+            ARCSINH,
+            "raw counts by data.keys.adt, .* or gaussian or gaussian_mixture by model.decoders.adt.l",
+        ),
+        (
+            "counts",
+            FRACTION,
+            "expects counts: these look like fractions: .* or beta by model.decoders.adt.likelihood",
+        ),
+        (
+            "counts",
+            LOGGED,
+            "normalized values: choose raw counts by .*, or gaussian by model.decoders.adt.likelihood",
+        ),
+        ("events", ARCSINH, "expects values from 0 on: .* gaussian or gaussian_mixture by model.decoders"),
+        ("fractions", ARCSINH, "expects fractions from 0 to 1: .*: choose gaussian or gaussian_mixture by"),
+        ("fractions", LOGGED, "above one values: 1, .*: choose gaussian by"),
+        (
+            "fractions",
+            COUNTED,
+            "above one values: 2, .*: these look like counts: choose nb, .* or nb_mixture by",
+        ),
+        (
+            "real",
+            COUNTED,
+            "all values are whole numbers from 0 to 250, so counts; the likelihood gaussian expects",
+        ),
+        ("counts", COUNTED, None),
+        ("events", COUNTED, None),
+        ("events", LOGGED, None),
+        ("real", ARCSINH, None),
+        ("real", LOGGED, None),
+        ("real", FRACTION, None),
+        ("real", np.rint(FRACTION), None),
+        ("fractions", FRACTION, None),
+        ("fractions", np.rint(FRACTION), None),
+        (None, COUNTED, None),
+        (None, ARCSINH, None),
+    ],
+)
+def test_the_wrong_likelihood_is_told_which_is_right(support, values, message):
+    source = counted(values)
+    if message is None:
+        validate_values(source, "adt", support=support, reader="the likelihood gaussian")
+        return
+    with pytest.raises(InputError, match=message):
+        validate_values(source, "adt", support=support, reader="the likelihood gaussian")
 
 
 def test_every_wrong_size_is_in_one_message():

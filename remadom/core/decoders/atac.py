@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from remadom.core.decoders.base import DECODERS, Decoder, logit
-from remadom.core.likelihood import bernoulli_nll
+from remadom.core.decoders.base import DECODERS, logit
+from remadom.core.decoders.counts import log_library
+from remadom.core.decoders.scores import ScoreDecoder
+from remadom.core.likelihood import bernoulli_nll, opened_nll
 from remadom.shapes import Float, Int
 from remadom.types import Rows
 
@@ -22,51 +23,59 @@ class BernoulliParams(NamedTuple):
 
 
 @DECODERS.register("bernoulli")
-class ATACDecoderBernoulli(Decoder):
+class ATACDecoderBernoulli(ScoreDecoder):
     """Decoder of open and closed peaks: ``logits`` and ``p`` per cell and peak; counts above 0 are open.
+
+    With ``depth`` the probability is that of at least one of Poisson many fragments, ``p = 1 - exp(-depth * rate)``,
+    which is exact for binarized fragment counts and stays below 1 at any depth (complementary log-log link,
+    McCullagh and Nelder 1989, Generalized Linear Models, section 4.3). The depth of a cell is its total over the
+    peaks, as for Poisson counts of fragments (Martens et al. 2024, doi:10.1038/s41592-023-02112-6).
 
     Parameters
     ----------
-    latent_dim, out_dim, n_batches
-        Sizes, see :class:`Decoder`.
-    hidden
-        Width of the hidden layer.
-    lowrank
-        Rank of the output layer: memory and time fall from ``hidden`` to ``lowrank`` numbers per peak; null
-        is full rank.
+    depth
+        Whether the cell's total is given to the decoder, so that it need not be in ``z``.
     """
 
-    integers = False
+    support = "events"
 
     def __init__(
         self,
         latent_dim: int,
         out_dim: int,
         n_batches: int = 0,
+        n_covariates: int = 0,
         *,
-        hidden: PositiveInt = 128,
-        lowrank: PositiveInt | None = None,
+        depth: bool = False,
+        **common: Any,
     ) -> None:
-        super().__init__(latent_dim, out_dim, n_batches, hidden)
-        self.squeeze = None if lowrank is None else nn.Linear(hidden, lowrank, bias=False)
-        self.head = nn.Linear((lowrank or hidden) + self.n_batches, out_dim)
+        super().__init__(latent_dim, out_dim, n_batches, n_covariates, **common)
+        self.library = depth
 
-    def natural(self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None) -> tuple[Tensor, ...]:
-        hidden = self.hidden(z, batch_labels)
-        if self.squeeze is not None:
-            width = self.squeeze.in_features
-            hidden = torch.cat([self.squeeze(hidden[:, :width]), hidden[:, width:]], dim=1)
-        return (self.head(hidden).float(),)
+    def natural(
+        self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None, covariates: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        scores = self.scores(z, batch_labels, covariates)
+        if self.library and libsize is not None:
+            scores = scores + log_library(libsize).unsqueeze(1)
+        return (scores,)
 
     def params(self, *natural: Tensor) -> BernoulliParams:
-        (logits,) = natural
-        return BernoulliParams(logits, logits.sigmoid())
+        (scores,) = natural
+        if not self.library:
+            return BernoulliParams(scores, scores.sigmoid())
+        p = -(-scores.exp()).expm1()
+        return BernoulliParams(logit(p), p)
 
     def from_params(self, params: Any) -> tuple[Tensor, ...]:
-        return (params[0],)
+        logits: Tensor = params[0]
+        if not self.library:
+            return (logits,)
+        # -log(1 - p) is softplus(logit), and the logit itself where that is exp(logit)
+        return (torch.where(logits < -15, logits, torch.nn.functional.softplus(logits).log()),)
 
     def likelihood(self, x: Rows | Tensor, *natural: Tensor) -> Float[Tensor, " cell"]:
-        return bernoulli_nll(x, *natural)
+        return opened_nll(x, *natural) if self.library else bernoulli_nll(x, *natural)
 
     def mean(self, params: Any) -> Float[Tensor, "cell peak"]:
         probability: Tensor = params[1]
@@ -79,4 +88,9 @@ class ATACDecoderBernoulli(Decoder):
     def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
         share = sample.map(lambda x: (x > 0).to(x.dtype)).feature_means()
         least = 0.5 / max(1, len(sample))
-        self.head.bias.copy_(logit(share.clamp(least, 1 - least)))
+        share = share.clamp(least, 1 - least)
+        if self.library:
+            depth = log_library(sample.totals()).exp().mean()
+            self.head.bias.copy_((-(-share).log1p()).log() - depth.log())
+        else:
+            self.head.bias.copy_(logit(share))

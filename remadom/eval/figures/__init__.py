@@ -5,6 +5,7 @@ and text from the data is shown as it is.
 """
 
 from remadom.eval.figures.calibration import Intervals, draw_calibration
+from remadom.eval.figures.confidence import draw_confidence
 from remadom.eval.figures.counts import draw_confusion, draw_degrees, draw_mosaic
 from remadom.eval.figures.drawing import DPI, MISSING, MOST_GROUPS, NORMAL, OTHER, PALETTE, SMALL
 from remadom.eval.figures.embedding import draw_embedding
@@ -22,6 +23,7 @@ __all__ = [
     "SMALL",
     "Intervals",
     "draw_calibration",
+    "draw_confidence",
     "draw_confusion",
     "draw_degrees",
     "draw_embedding",

@@ -76,6 +76,7 @@ def _groups(run: RunFolder) -> dict[str, Mapping[str, Any]]:
     pairs, held = evaluation.get("modalities") or {}, evaluation.get("imputation") or {}
     return {
         "Embedding": evaluation.get("integration") or {},
+        "Metrics that the configuration names": evaluation.get("metrics") or {},
         **{pair_titled(pair): scores for pair, scores in pairs.items()},
         **{f"Held-out {titled(name)}": scores for name, scores in held.items()},
         "Losses of the validation cells, nats per cell": run.metrics.get("val") or {},

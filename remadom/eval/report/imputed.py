@@ -25,7 +25,7 @@ def line(modality: str, scores: Mapping[str, Any]) -> str:
         said.append(f"AUROC {scores['auroc_cell']:.3f} within a cell{beside('auroc_cell')}")
     else:
         if known(scores.get("rmse")):
-            said.append(f"RMSE {scores['rmse']:.3f} on log counts{beside('rmse')}")
+            said.append(f"RMSE {scores['rmse']:.3f} on {scores.get('scale', 'log counts')}{beside('rmse')}")
         if known(scores.get("pearson")):
             said.append(f"Pearson {scores['pearson']:.3f}")
     return f"Held-out {titled(modality)}: {', '.join(said) or 'no score is defined'}.{_judgment(scores)}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from remadom.data.modality import MODALITIES
+from remadom.eval.metric import METRICS
 
 Better = Literal["higher", "lower", ""]
 
@@ -66,9 +67,17 @@ METHODS = {"mean": "training mean", "knn": "kNN", "ridge": "ridge"}
 
 
 def measure(name: str) -> Measure:
-    """The entry of a measure; of label transfer by its name, of an unknown one the name alone."""
+    """The entry of a measure; of label transfer by its name, of a registered metric by its docstring.
+
+    Of an unknown one the name alone.
+    """
     if name in MEASURES:
         return MEASURES[name]
+    registered = name.partition(".")[0]
+    if registered in METRICS:
+        metric = METRICS[registered]
+        sentence = " ".join((metric.__doc__ or "").split()).partition(". ")[0].removesuffix(".")
+        return Measure(name, sentence[:1].lower() + sentence[1:], metric.better)
     source, to, target = name.removeprefix("label_transfer_").partition("_to_")
     if name.startswith("label_transfer_") and to:
         balanced = target.endswith(BALANCED)

@@ -11,7 +11,7 @@ from remadom.eval.report.folder import RunFolder
 from remadom.eval.report.measures import measure, pair_titled, titled
 from remadom.eval.report.page import Code, Figure, Part, Section, Table, Text
 
-OWN = ("integration", "modalities", "imputation", "trust")
+OWN = ("integration", "modalities", "imputation", "trust", "metrics")
 """Parts of the evaluation that have a section; every other is about the problem type."""
 
 
@@ -119,6 +119,7 @@ def _integration(run: RunFolder) -> list[Part]:
     pairs = run.evaluation.get("modalities") or {}
     return [
         measured("Scores of the embedding", run.evaluation.get("integration") or {}),
+        measured("Metrics that the configuration names", run.evaluation.get("metrics") or {}),
         *(
             measured(pair_titled(pair), scores)
             for pair, scores in pairs.items()

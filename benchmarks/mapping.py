@@ -1,8 +1,9 @@
 """New cells on a reference, on real PBMC data: right labels, honest confidence, unknown types, and what mapping loses.
 
 Prints one table. References are trained with the defaults, each query is mapped with each method, and with
-``--scratch`` beside it stands what the same labels come to when the reference is trained together with the query. Truth: FACS-sorted
-cells (Zheng et al.), labels of the TEA-seq study; for the 5k PBMC run only labels derived from its RNA exist.
+``--scratch`` beside it stands what the same labels come to when the reference is trained together with the query.
+Truth: FACS-sorted cells (Zheng et al.), labels of the TEA-seq study; for the 5k PBMC run only labels derived from its
+RNA exist.
 
     python benchmarks/mapping.py DATA_FOLDER [--out FOLDER] [--methods none,mixtures,arches]
 """

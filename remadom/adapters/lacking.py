@@ -15,7 +15,9 @@ def leave_out(
     """Make a model ready for cells that lack features of a modality, which they have as zeros; in place.
 
     The encoder takes the mean of the training cells for what is lacking, and depth by what a training cell would have
-    counted in the features that are there. The decoder is scored on these only; it still predicts all.
+    counted in the features that are there. What these say is made larger by the root of all features over those that
+    are there: the sum over fewer would otherwise tell cells less apart than in training. The decoder is scored on these
+    only; it still predicts all.
 
     Parameters
     ----------
@@ -36,7 +38,14 @@ def leave_out(
     if modality in model.encoders and reads_features:
         encoder = model.encoder(modality)
         encoder.transform.lacking(there, share)
-        lacking = ~there
-        encoder.first.bias.add_(encoder.transform.center[lacking] @ encoder.first.weight[lacking])
+        weight, center, gain = (
+            encoder.first.weight,
+            encoder.transform.center,
+            float((~there).sum() / there.sum() + 1) ** 0.5,
+        )
+        encoder.first.bias.add_(
+            center[~there] @ weight[~there] + (1 - gain) * (center[there] @ weight[there])
+        )
+        weight[there] *= gain
     if modality in model.decoders:
         model.decoder(modality).scored = there.nonzero().squeeze(1)

@@ -1,0 +1,143 @@
+"""One run of remadom on one data set, scored as the peers were."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from remadom import run
+from remadom.config.build import Assembly
+from remadom.config.load import gather, overlay
+from remadom.results.agreement import embedded_from
+from remadom.train.embedding import embed_cells
+
+Scores = dict[str, list[float]]
+MOST = 5000
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: its file, the columns by which its embedding is scored, and between which batches labels go."""
+
+    file: str
+    labels: Mapping[str, str]
+    transfer: Mapping[str, tuple[str, str]]
+
+
+DATA = {
+    "midas": Data(
+        "midas_pbmc_mosaic.h5mu",
+        {"": "cell_type"},
+        {"labels RNA to ADT": ("p1_0", "p2_0"), "labels ADT to RNA": ("p2_0", "p1_0")},
+    ),
+    "pbmc10k5k": Data(
+        "pbmc10k5k_cite_totalvi.h5mu", {"10k, ": "cell_type", "both, derived, ": "cell_type_pred"}, {}
+    ),
+    "snareseq": Data("snareseq_mouse_cortex.h5mu", {"": "cell_type"}, {}),
+    "multistudy": Data(
+        "pbmc_multistudy_cite_mosaic.h5mu",
+        {"truth, ": "cell_type", "derived, ": "cell_type_pred"},
+        {"labels to TEA, ADT": ("", "teaseq_pbmc_test")},
+    ),
+}
+
+
+def of_run(
+    name: str, file: Path, hidden: Mapping[str, Any], seed: int, folder: Path, changes: list[str]
+) -> dict[str, float]:
+    """Train with the defaults, and score."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw: dict[str, Any] = {
+        "data": {"path": str(file)},
+        "optim": {"seed": seed},
+        "logging": {"run_dir": str(folder)},
+        "evaluation": {"figures": False, "holdout": {}},
+    }
+    for modality, cells in hidden["hidden"].items():
+        listed = folder / f"hidden_{modality}.txt"
+        listed.write_text("\n".join(cells))
+        raw["evaluation"]["holdout"][modality] = {"file": str(listed)}
+    done = run.train(overlay(raw, gather(None, changes)), overwrite=True)
+    assembly = done.assembly
+    found = {"seconds, training": done.metrics["run"]["seconds"]}
+    found |= of_embedding(DATA[name], assembly)
+    found |= of_hidden(assembly, hidden["hidden"], done.metrics)
+    return found
+
+
+def of_embedding(data: Data, assembly: Assembly) -> dict[str, float]:
+    """Figures of the embedding of all cells."""
+    import quality  # of the peers' benchmark; its folder is on the path
+
+    source = assembly.source
+    z = embed_cells(assembly.model, assembly.loader(np.arange(source.n_cells))).z_bio.numpy()
+    batch = np.asarray(assembly.groups["batch"][1], dtype=object)[assembly.groups["batch"][0]].astype(str)
+    found = {}
+    for prefix, column in data.labels.items():
+        labels = source.obs[column].astype(object).to_numpy()
+        told = np.flatnonzero([isinstance(label, str) and label != "nan" for label in labels])
+        cells = told[drawn(source.obs_names[told])]
+        scores = quality.embedding_metrics(z[cells], labels[cells].astype(str), batch[cells], kmeans=False)
+        kept = ("nmi", "ari", "asw_label", "ilisi", "bio", "batch", "total")
+        found |= {f"{prefix}{key}": scores[key] for key in kept if key in scores}
+    labels = source.obs[next(iter(data.labels.values()))].astype(object).to_numpy()
+    told = np.array([isinstance(label, str) and label != "nan" for label in labels])
+    for words, (start, end) in data.transfer.items():
+        ours = told & (batch == end)
+        others = told & (batch == start if start else batch != end)
+        right, _ = quality.label_transfer(
+            z[others], labels[others].astype(str), z[ours], labels[ours].astype(str)
+        )
+        found[words] = right
+    return found
+
+
+def of_hidden(
+    assembly: Assembly, hidden: Mapping[str, list[str]], metrics: Mapping[str, Any]
+) -> dict[str, float]:
+    """Figures of the hidden values, from the run's own scores, and of the two halves of the hidden cells."""
+    found = {}
+    for modality, names in hidden.items():
+        scores = metrics["evaluation"]["imputation"].get(modality, {})
+        found |= chosen(modality, scores)
+        cells = assembly.measured.obs_names.get_indexer(names)
+        cells = np.sort(cells[cells >= 0])
+        others = [
+            m for m in assembly.measured.modalities if m != modality and assembly.measured.has[m][cells].all()
+        ]
+        for other in others:
+            import quality
+
+            known = cells[assembly.measured.has[modality][cells]][:2000]
+            halves = [embedded_from(assembly, m, known) for m in (modality, other)]
+            found[f"foscttm, hidden {modality}"] = quality.foscttm(*halves)
+    return found
+
+
+def chosen(modality: str, scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of hidden values that the targets name."""
+    names = ("pearson", "rmse", "auroc_cell", "auroc_feature", "coverage_90")
+    return {f"{modality} {name}": scores[name] for name in names if scores.get(name) is not None}
+
+
+def of_baselines(name: str, folder: Path) -> dict[str, dict[str, float]]:
+    """What simple methods make of the same hidden values, from the run's own scores."""
+    found: dict[str, dict[str, float]] = {}
+    imputed = json.loads((folder / "metrics.final.json").read_text())["evaluation"]["imputation"]
+    for modality, scores in imputed.items():
+        if str(scores["held_out"]).startswith("cells"):
+            for method, theirs in {"decoder": scores["decoder"], **scores["baselines"]}.items():
+                found.setdefault(method, {}).update(chosen(modality, theirs))
+    return found
+
+
+def drawn(names: Any) -> np.ndarray:
+    """At most ``MOST`` cells, by a hash of their names."""
+    order = np.argsort([hashlib.md5(str(name).encode()).hexdigest() for name in names], kind="stable")
+    return np.sort(order[:MOST])

@@ -13,6 +13,7 @@ from remadom.eval.report.folder import FIGURES
 from remadom.eval.report.page import Figure, Part, Report, Section, Table, Text, render_report
 from remadom.utils.outputs import MAPPING, REPORT, RunDir
 
+CLUSTERS = "by_cluster"
 SCORES = (
     "labeled",
     "accuracy",
@@ -81,7 +82,8 @@ def _sections(found: Mapping[str, Any], figures: list[dict[str, str]], folder: P
             if entry.get("section") == section
         ]
 
-    quality = {k: v for k, v in found["quality"].items() if k != "words"}
+    quality = {k: v for k, v in found["quality"].items() if k not in ("words", CLUSTERS)}
+    clusters = found["quality"].get(CLUSTERS)
     return [
         Section("Reference and query", [*of("embedding"), *_facts(found)]),
         Section("Features", plain.tables("Features of the reference in the query", found["features"])),
@@ -89,6 +91,9 @@ def _sections(found: Mapping[str, Any], figures: list[dict[str, str]], folder: P
         *(
             Section(f"Labels: {level}", [*_labels(scores), *of(level)])
             for level, scores in found["labels"].items()
+        ),
+        Section(
+            "How the cells fit, by cluster of the reference", plain.tables("Clusters", clusters), folded=True
         ),
         Section("What was decided", [Text(words) for words in found["notes"]]),
         Section("Seconds", plain.tables("Seconds", found["seconds"]), folded=True),

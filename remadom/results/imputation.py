@@ -258,6 +258,9 @@ def _intervals(
     cells, checked = (np.sort(rng.permutation(some)[:most]) for some in (cells, checked))
     if len(checked) < FEWEST:
         checked, cells = (cells[::2], cells[1::2]) if len(cells) >= 2 * FEWEST else (cells[:0], cells)
+    if not len(checked):
+        # a shift takes zeros out of the intervals of counts, and only calibration puts them back
+        donors = None
     scale = scale_of(assembly.model.decoder(modality).support)
     truth, expected, ends = _drawn(assembly, source, modality, cells, donors)
     calibrating = _drawn(assembly, source, modality, checked, donors) if len(checked) else None

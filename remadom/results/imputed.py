@@ -105,7 +105,7 @@ def write_imputed(
             expected, ends = block.expected, list(block.intervals.get(LEVEL, ()))
             if donors is not None and found is not None:
                 expected = donors.mixed(block.expected, found)
-                if ends and support != "events":
+                if ends and widths is not None and support != "events":
                     ends = list(shifted((ends[0], ends[1]), block.expected, expected, donors.scale))
             if ends and widths is not None:
                 ends = list(widened(ends[0], ends[1], widths, scale_of(support)))

@@ -24,6 +24,7 @@ from remadom.utils.outputs import (
     CALIBRATION,
     CONFIG,
     DIAGNOSIS,
+    DONORS,
     EMBEDDINGS,
     LAST,
     LAST_TOO,
@@ -63,7 +64,7 @@ def test_outputs_are_all_there_in_both_spellings(tmp_path: Path):
     names = {p.name for p in done.dir.path.iterdir()}
     assert names == {
             CONFIG, METRICS, EMBEDDINGS, OBS_ARRAYS, REPORT, LAST, LAST_TOO, BEST, BEST_TOO, CALIBRATION,
-            ALIGNMENT, DIAGNOSIS, VERSIONS, WARNINGS, "train_log.csv", "train_history.json", "figures",
+            ALIGNMENT, DIAGNOSIS, DONORS, VERSIONS, WARNINGS, "train_log.csv", "train_history.json", "figures",
         }  # fmt: skip
     assert (done.dir / LAST).samefile(done.dir / LAST_TOO)
     assert (done.dir / BEST).samefile(done.dir / BEST_TOO)

@@ -11,7 +11,7 @@ from torch import Tensor
 from remadom.align.base import HEADS, AlignmentHead
 from remadom.schedule import Scheduled
 from remadom.shapes import Float
-from remadom.solvers.spread import TINY, mean_square
+from remadom.solvers.spread import TINY, mean_square, squared_lengths
 from remadom.types import BridgeEdges, Logs, SparseGraph
 
 
@@ -44,7 +44,7 @@ class CrossGraphHead(AlignmentHead):
         if len(edges) == 0:
             return 0.0 * z_bio.sum(), {"n_edges": n_edges, "n_pairs": n_edges}
         src, dst, weight = self.correspondences(graph, edges)
-        square = (z_bio[src] - z_bio[dst]).square().sum(1)
+        square = squared_lengths(z_bio, src, dst)
         loss = (weight * square).sum() / weight.sum().clamp(min=TINY) / mean_square(z_bio)
         return loss, {"n_edges": n_edges, "n_pairs": torch.tensor(float(len(src)))}
 

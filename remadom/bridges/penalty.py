@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from remadom.solvers.spread import mean_square
+from remadom.solvers.spread import mean_square, squared_lengths
 from remadom.types import BridgeEdges, Logs
 
 
@@ -35,7 +35,7 @@ class BridgePenalty(nn.Module):
         assert len(z_bio) == edges.n_cells, (len(z_bio), edges.n_cells)
         z = z_bio.to(torch.promote_types(z_bio.dtype, torch.float32))
         weight = edges.weight * edges.confidence
-        squared = (z[edges.src] - z[edges.dst]).square().sum(1)
+        squared = squared_lengths(z, edges.src, edges.dst)
         total = weight.sum()
         tied = torch.zeros(len(z), device=z.device).index_fill_(0, torch.cat([edges.src, edges.dst]), 1.0)
         share = tied.sum() / max(1, len(z))

@@ -60,8 +60,8 @@ class TechnicalPrior(nn.Module):
         codes = batch_labels.clamp(0, len(self.mean) - 1)
         known = (batch_labels == codes).unsqueeze(1)
         return Posterior(
-            torch.where(known, self.mean[codes], unknown.mu),
-            torch.where(known, logvar[codes], unknown.logvar),
+            torch.where(known, self.mean.index_select(0, codes), unknown.mu),
+            torch.where(known, logvar.index_select(0, codes), unknown.logvar),
         )
 
     def state_for(

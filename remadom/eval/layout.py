@@ -8,6 +8,7 @@ import warnings
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
+import torch
 
 from remadom.errors import InputError, MissingExtra, nearest
 from remadom.eval.neighbors import centered
@@ -88,7 +89,11 @@ def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
     start = 10 * components / np.abs(components).max()
     neighbors = min(15, len(z) - 1)
     found = UMAP(n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1)
-    xy: np.ndarray = found.fit_transform(z)
+    threads = torch.get_num_threads()
+    try:
+        xy: np.ndarray = found.fit_transform(z)
+    finally:
+        torch.set_num_threads(threads)  # numba sets those of the OpenMP that it shares with torch
     return xy
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from remadom.solvers.spread import squared_lengths
 from remadom.types import Logs, SparseGraph
 
 
@@ -49,7 +50,7 @@ class GraphRegularizer(nn.Module):
         y = z_bio.to(torch.promote_types(z_bio.dtype, torch.float32))
         if graph.normalized:
             y = y * graph.degrees.where(graph.degrees > 0, torch.inf).rsqrt()[:, None]
-        squared = (y[graph.rows] - y[graph.indices]).square().sum(1)
+        squared = squared_lengths(y, graph.rows, graph.indices)
         loss = (graph.weight * squared).sum() / (2 * max(1, len(z_bio)))
         return loss, {"n_edges": torch.full((), graph.indices.shape[0] / 2, device=z_bio.device)}
 

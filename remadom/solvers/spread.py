@@ -1,11 +1,11 @@
-"""The scale of a sample: what squared distances are measured against."""
+"""The scale of a sample, what squared distances are measured against, and those along edges."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from remadom.shapes import Float
+from remadom.shapes import Float, Int
 
 TINY = 1e-12
 
@@ -24,3 +24,14 @@ def mean_square(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"] | None = None) 
     y = y.to(x.dtype)
     spread = x.var(0, unbiased=False).sum() + y.var(0, unbiased=False).sum()
     return (spread + (x.mean(0) - y.mean(0)).square().sum()).clamp(min=TINY)
+
+
+def squared_lengths(
+    x: Float[Tensor, "n d"], src: Int[Tensor, " edge"], dst: Int[Tensor, " edge"]
+) -> Float[Tensor, " edge"]:
+    """Squared distance between the ends of each edge.
+
+    A row is the end of many edges: ``index_select`` adds their gradients up in one order, where ``x[src]`` adds them
+    as the threads arrive, and a run would not repeat to the bit.
+    """
+    return (x.index_select(0, src) - x.index_select(0, dst)).square().sum(1)

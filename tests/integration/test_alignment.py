@@ -29,10 +29,12 @@ WITH_EDGES = {
 }
 
 
-def raw(tmp_path: Path, problem: str = "mosaic", suffix: str = ".h5mu", **sections) -> dict:
+def raw(
+    tmp_path: Path, problem: str = "mosaic", suffix: str = ".h5mu", cells: int = SIZES["cells"], **sections
+) -> dict:
     """Configuration of a run on a small mock, without figures."""
     quick = {"evaluation": {"figures": False}, "optim": {"epochs": 3, "batch_size": 32}}
-    return overlay(overlay(mock(tmp_path, problem, suffix, **SIZES), quick), sections)
+    return overlay(overlay(mock(tmp_path, problem, suffix, **SIZES | {"cells": cells}), quick), sections)
 
 
 def heads(*names: str, **params) -> dict:
@@ -115,7 +117,8 @@ def test_edges_can_be_filtered_by_their_surroundings(tmp_path: Path):
 
 
 def test_a_term_without_anything_to_do_says_so_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    settings = raw(tmp_path, structure={"group_cells": 0}, alignment=heads("mmd"), optim={"batch_size": 1})
+    alone = {"structure": {"group_cells": 0}, "optim": {"batch_size": 1}}
+    settings = raw(tmp_path, cells=64, alignment=heads("mmd"), **alone)
     with caplog.at_level(logging.WARNING, logger="remadom"):
         run.train(overlay(settings, {"optim": {"epochs": 2}, "data": {"val_fraction": 0.0}}))
     said = [record.getMessage() for record in caplog.records if "does nothing" in record.getMessage()]

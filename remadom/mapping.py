@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from remadom.adapters.arches import add_residuals, train_added
 from remadom.adapters.labels import Transfer
@@ -22,6 +23,7 @@ from remadom.data.source import Source
 from remadom.errors import InputError, nearest
 from remadom.results.imputed import write_imputed
 from remadom.results.mapped import level_scores, record_mapping
+from remadom.train.coordinates import in_coordinates
 from remadom.train.embedding import embed_cells
 from remadom.types import Latent
 from remadom.utils.log import collected_warnings
@@ -171,7 +173,8 @@ def _adapted(
         new = np.isin(np.asarray(names, dtype=object)[codes], query.new_batches)
         mu, whole = latent.mu.numpy().copy(), latent.mu.numpy().copy()
         mu[new], whole[new] = corrected(mu[new], codes[new], mixture, shrinkage=settings.shrinkage)
-        latent = latent.moved(mu)
+        latent = replace(latent, mu=torch.from_numpy(np.ascontiguousarray(mu, dtype=np.float32)))
+    latent = replace(latent, z_bio=in_coordinates(trained.model, latent.mu))
     timing["mixtures"] = time.perf_counter() - began
     return latent, whole, mixture
 

@@ -11,10 +11,10 @@ import torch
 import remadom
 from remadom.adapters.cells import NOTHING
 from remadom.config.reference import cells_of, summary
-from remadom.config.trained import OWN, Trained, check_parts
+from remadom.config.trained import OWN, Trained, check_parts, tensors
 from remadom.errors import InputError
 from remadom.utils.checkpoint import load_checkpoint
-from remadom.utils.outputs import CORRECTION, DONORS, METRICS, RunDir
+from remadom.utils.outputs import COORDINATES, CORRECTION, DONORS, METRICS, RunDir
 from remadom.utils.portable import MANIFEST, is_portable, read_manifest, write_portable
 
 
@@ -66,25 +66,22 @@ def save(
     config["data"] = {**config["data"], "path": None}
     config["logging"] = {k: v for k, v in config["logging"].items() if k != "run_dir"}
     plain: dict[str, Any] | None = None
-    tensors: dict[str, torch.Tensor] = {}
+    places: dict[str, torch.Tensor] = {}
     if cells:
-        plain, tensors = cells_of(trained, labels, data).state()
+        plain, places = cells_of(trained, labels, data).state()
     content = {
         "remadom": remadom.__version__,
         **metadata,
         "config": config,
         "calibration": {m: torch.from_numpy(widths) for m, widths in trained.calibration.items()},
-        "correction": {name: torch.from_numpy(value) for name, value in run.arrays(CORRECTION).items()},
+        "correction": tensors(run.arrays(CORRECTION)),
+        "coordinates": tensors(run.arrays(COORDINATES)),
         "cells": plain,
         "metrics": summary(run.json(METRICS)),
     }
     files: dict[str, dict[str, torch.Tensor]] = {}
     if cells:
-        donors = run.arrays(DONORS)
-        files = {
-            "cells": tensors,
-            "donors": {name: torch.from_numpy(value) for name, value in donors.items()},
-        }
+        files = {"cells": places, "donors": tensors(run.arrays(DONORS))}
     weights = {name: value for name, value in parts["model"].items() if name.startswith(OWN)}
     return write_portable(out, content, {"model": weights, **files})
 

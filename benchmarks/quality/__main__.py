@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.quality.scores import DATA, Scores, of_baselines, of_run
+from benchmarks.quality.scores import DATA, Scores, of_baselines, of_linear, of_run
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -48,11 +48,13 @@ def main() -> None:
             for seed in args.seeds:
                 began = time.perf_counter()
                 folder = (args.out or Path(scratch)) / f"{name}_{seed}"
-                run = of_run(name, file, hidden[DATA[name].file], seed, folder, args.changes)
+                run, assembly = of_run(name, file, hidden[DATA[name].file], seed, folder, args.changes)
                 run["seconds, all"] = time.perf_counter() - began
                 add(found, "remadom", run)
                 for method, scores in of_baselines(name, folder).items():
                     add(found, method, scores)
+                for method, scores in of_linear(name, assembly).items() if seed == args.seeds[0] else ():
+                    add(found, method, scores)  # there is no chance in them
             for method, scores in found.items():
                 for figure, values in scores.items():
                     mean, spread = sum(values) / len(values), max(values) - min(values)

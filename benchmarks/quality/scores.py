@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.quality.linear import embeddings
 from remadom import run
 from remadom.config.build import Assembly
 from remadom.config.load import gather, overlay
@@ -50,8 +52,8 @@ DATA = {
 
 def of_run(
     name: str, file: Path, hidden: Mapping[str, Any], seed: int, folder: Path, changes: list[str]
-) -> dict[str, float]:
-    """Train with the defaults, and score."""
+) -> tuple[dict[str, float], Assembly]:
+    """Train with the defaults, and score; with what was trained."""
     folder.mkdir(parents=True, exist_ok=True)
     raw: dict[str, Any] = {
         "data": {"path": str(file)},
@@ -66,19 +68,34 @@ def of_run(
     done = run.train(overlay(raw, gather(None, changes)), overwrite=True)
     assembly = done.assembly
     found = {"seconds, training": done.metrics["run"]["seconds"]}
-    found |= of_embedding(DATA[name], assembly)
+    z = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells))).z_bio.numpy()
+    found |= of_embedding(DATA[name], assembly, z)
     found |= of_hidden(assembly, hidden["hidden"], done.metrics)
+    return found, assembly
+
+
+def of_linear(name: str, assembly: Assembly) -> dict[str, dict[str, float]]:
+    """Figures of the embeddings in closed form."""
+    found = {}
+    for method, compute in embeddings(assembly.source, batch_names(assembly)):
+        began = time.perf_counter()
+        z = compute()
+        seconds = time.perf_counter() - began
+        found[method] = of_embedding(DATA[name], assembly, z) | {"seconds, all": seconds}
     return found
 
 
-def of_embedding(data: Data, assembly: Assembly) -> dict[str, float]:
-    """Figures of the embedding of all cells."""
+def batch_names(assembly: Assembly) -> np.ndarray:
+    """Name of the batch of each cell."""
+    codes, names = assembly.groups["batch"]
+    return np.asarray(names, dtype=object)[codes].astype(str)
+
+
+def of_embedding(data: Data, assembly: Assembly, z: np.ndarray) -> dict[str, float]:
+    """Figures of an embedding of all cells."""
     import quality  # of the peers' benchmark; its folder is on the path
 
-    source = assembly.source
-    z = embed_cells(assembly.model, assembly.loader(np.arange(source.n_cells))).z_bio.numpy()
-    batch = np.asarray(assembly.groups["batch"][1], dtype=object)[assembly.groups["batch"][0]].astype(str)
-    found = {}
+    source, batch, found = assembly.source, batch_names(assembly), {}
     for prefix, column in data.labels.items():
         labels = source.obs[column].astype(object).to_numpy()
         told = np.flatnonzero([isinstance(label, str) and label != "nan" for label in labels])

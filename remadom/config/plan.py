@@ -26,6 +26,9 @@ STEPS = 2500
 FEWEST_LINKS = 5
 """Features of the same name from which two modalities are linked by them."""
 
+LARGE_PANEL = 100
+"""Proteins from which most of a panel has no two modes to tell apart, and many Poisson modes outweigh the genes."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -143,6 +146,22 @@ def _fragments(facts: Facts, config: RunConfig) -> Iterator[Choice]:
             yield Choice(f"data.preprocess.{modality}.binarize", False, reason)
 
 
+def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    for modality, n in facts.features.items():
+        section = config.model.decoders.get(modality, {})
+        mixed = modality_named(modality).likelihood == "poisson_mixture"
+        if section is None or n <= LARGE_PANEL or not mixed or not {*section} <= _OF_ANY_DECODER:
+            continue
+        reason = f"{n:,} proteins: of a large panel, few are either background or signal"
+        yield Choice(f"model.decoders.{modality}.likelihood", "nb", reason)
+        yield Choice(
+            f"model.decoders.{modality}.library", False, "how much protein a cell has is predicted as well"
+        )
+
+
+_OF_ANY_DECODER = {"hidden", "out_dim", "conditional_batches"}
+
+
 def _likelihood(section: Mapping[str, Any], modality: str) -> str:
     return str(section.get("likelihood") or modality_named(modality).likelihood)
 
@@ -190,6 +209,7 @@ RULES: tuple[Rule, ...] = (
     _features,
     _rank,
     _fragments,
+    _panel,
     _dropout,
     _alignment,
     _bridge,

@@ -41,6 +41,9 @@ class ModelSettings(Section):
     """Whether ``z_bio`` is freed of what batches lie apart in soft clusters of the embedding, once after training,
     where there are several batches and cells that link the modalities."""
 
+    coordinates: Literal["decoded", "latent"] = "decoded"
+    """Coordinates of ``z_bio``: ``decoded``, principal components of what cells decode to, or those of the latent."""
+
     modality_dropout: Annotated[float, Ge(0.0), Le(1.0)] = 0.0
     """Probability that a training cell is encoded from a random subset of its modalities."""
 

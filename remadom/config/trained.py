@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from remadom.config.build import build_model, library_of, open_source
 from remadom.config.known import check_known
 from remadom.config.load import validate
 from remadom.config.schema import RunConfig
+from remadom.core.coordinates import DecodedCoordinates
 from remadom.core.correction import BatchCorrection
 from remadom.core.vae import MosaicVAE
 from remadom.data.covariates import Covariates
@@ -23,8 +25,10 @@ from remadom.data.prepared import Prepared
 from remadom.data.source import Source
 from remadom.errors import InputError
 from remadom.utils.checkpoint import load_checkpoint
-from remadom.utils.outputs import CALIBRATION, CORRECTION, METRICS, RunDir
+from remadom.utils.outputs import CALIBRATION, COORDINATES, CORRECTION, METRICS, RunDir
 from remadom.utils.portable import MANIFEST, is_portable, read_portable
+
+logger = logging.getLogger(__name__)
 
 OWN = "model."
 """Start of the names of the model's weights among those of an objective."""
@@ -87,15 +91,21 @@ class Trained:
             check_parts(metadata, path / MANIFEST)
             widths = {m: values.numpy() for m, values in metadata["calibration"].items()}
             found = cls.of(path / MANIFEST, metadata, files.get("model", {}), widths, metadata["metrics"])
-            return found.corrected(metadata.get("correction", {}))  # an older model has none
+            return found.finished(metadata.get("correction", {}), metadata.get("coordinates", {}))
         if path.is_dir():
             path = RunDir(path).checkpoint
         parts = load_checkpoint(path)
         run = RunDir(path.parent)
         found = cls.of(path, parts["metadata"], parts["model"], run.arrays(CALIBRATION), run.json(METRICS))
-        return found.corrected(
-            {name: torch.from_numpy(value) for name, value in run.arrays(CORRECTION).items()}
-        )
+        decoded = found.raw["model"].get("coordinates") == "decoded" and len(found.model.decoders) > 0
+        if decoded and not (run / COORDINATES).exists():
+            logger.warning(
+                "%s has no %s beside it: z_bio is the posterior mean, as while training (a run is moved as a whole; "
+                "`remadom save` makes a folder of a model)",
+                path,
+                COORDINATES,
+            )
+        return found.finished(tensors(run.arrays(CORRECTION)), tensors(run.arrays(COORDINATES)))
 
     @classmethod
     def of(
@@ -125,9 +135,13 @@ class Trained:
             path, metadata["config"], config, model, prepared, covariates, groups, calibration, metrics
         )
 
-    def corrected(self, parts: Mapping[str, Tensor]) -> Trained:
-        """The same with the correction of its embedding, given its arrays; none where there are none."""
-        self.model.correction = BatchCorrection(**parts) if parts else None
+    def finished(self, correction: Mapping[str, Tensor], coordinates: Mapping[str, Tensor]) -> Trained:
+        """The same with what its embedding goes through last, given the arrays; nothing where there are none.
+
+        Older models have no such arrays.
+        """
+        self.model.correction = BatchCorrection(**correction) if correction else None
+        self.model.coordinates = DecodedCoordinates.from_arrays(coordinates) if coordinates else None
         return self
 
     def source(self, data: Any = None) -> Source:
@@ -164,6 +178,11 @@ class Trained:
         codes, found = source.codes(self.config.data.batch_key, required=False)
         known = {name: code for code, name in enumerate(names)}
         return np.array([known.get(name, UNKNOWN) for name in found], dtype=np.int64)[codes], names
+
+
+def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """The same numbers as torch holds them."""
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
 def check_parts(content: Mapping[str, Any], where: Path) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
+from remadom.core.coordinates import DecodedCoordinates, comparable
 from remadom.core.correction import BatchCorrection
 from remadom.core.decoders.base import Decoder
 from remadom.core.encoder import GaussianEncoder
@@ -78,6 +79,8 @@ class MosaicVAE(nn.Module):
         self.modality_weights = dict(modality_weights or {})
         self.correction: BatchCorrection | None = None
         """What is taken out of ``z_bio`` when cells are embedded; never while training, and never before decoding."""
+        self.coordinates: DecodedCoordinates | None = None
+        """Coordinates in which ``z_bio`` is then given; never while training."""
 
     def encoder(self, modality: str) -> GaussianEncoder:
         """Encoder of a modality."""
@@ -162,15 +165,28 @@ class MosaicVAE(nn.Module):
         return {m: self.decoder(m)(z, *self._conditions(batch, m, z_tech)) for m in self.decoders}
 
     def embed(self, batch: Batch) -> Latent:
-        """Shared embedding of each cell: ``mu`` and ``z_tech`` are the posterior means, ``z_bio`` is ``mu`` corrected.
+        """Shared embedding of each cell: ``mu`` and ``z_tech`` are the posterior means, ``z_bio`` is made of ``mu``.
 
-        Without a :class:`~remadom.core.correction.BatchCorrection` they are the same.
+        It is corrected by a :class:`~remadom.core.correction.BatchCorrection` and given in
+        :class:`~remadom.core.coordinates.DecodedCoordinates` where the model has these; else it is ``mu``.
         """
         latent = self._fuse_all(self._experts(batch), batch, sample=False)
-        labels = batch.groups.get(self.batch_group)
-        if self.correction is None or labels is None:
-            return latent
-        return replace(latent, z_bio=self.correction(latent.mu, labels))
+        labels, z = batch.groups.get(self.batch_group), latent.mu
+        if self.correction is not None and labels is not None:
+            z = self.correction(z, labels)
+        if self.coordinates is not None:
+            z = self.coordinates(z, self.profile, labels)
+        return replace(latent, z_bio=z)
+
+    def profile(
+        self, z: Float[Tensor, "cell latent"], modality: str, total: float
+    ) -> Float[Tensor, "cell feature"]:
+        """What cells at these places decode to, whatever their batch, covariates and depth, made comparable."""
+        totals, decoder = z.new_full((len(z),), total), self.decoder(modality)
+        of_none = torch.full((len(z),), -1, device=z.device)
+        z_tech = None if self.technical is None else self.technical(len(z), of_none).mu
+        expected = decoder.mean(decoder(z, *self._given(modality, totals, of_none, None, z_tech)))
+        return comparable(expected, decoder.support)
 
     def impute(
         self,
@@ -234,13 +250,24 @@ class MosaicVAE(nn.Module):
         """What a decoder is given beside ``z_bio``; without ``z_tech`` the mean of the batch stands for it."""
         totals = batch.library.get(modality) if library is None else library
         labels = batch.groups.get(self.batch_group) if batch_labels is None else batch_labels
-        if self.technical is None:
-            return totals, labels, batch.covariates
-        if z_tech is None:
+        if z_tech is None and self.technical is not None:
             z_tech = self.technical(len(batch), labels).mu
+        return self._given(modality, totals, labels, batch.covariates, z_tech)
+
+    def _given(
+        self,
+        modality: str,
+        totals: Tensor | None,
+        labels: Tensor | None,
+        covariates: Tensor | None,
+        z_tech: Tensor | None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The three conditions of a decoder, of which a technical state is a covariate."""
+        if self.technical is None or z_tech is None:
+            return totals, labels, covariates
         state = self.technical.state_for(modality, z_tech, labels)
-        if batch.covariates is not None:
-            return totals, labels, torch.cat([batch.covariates, state], dim=1)
+        if covariates is not None:
+            return totals, labels, torch.cat([covariates, state], dim=1)
         lacking = self.decoder(modality).n_covariates - self.technical.dim
         return totals, labels, F.pad(state, (lacking, 0))
 

@@ -1,36 +1,74 @@
-"""The correction of a run's embedding: fitted to its cells, kept with it."""
+"""What an embedding goes through after training: a correction of its batches, coordinates of what it decodes to."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from remadom.config.build import Assembly
+from remadom.core.coordinates import DecodedCoordinates
 from remadom.core.correction import BatchCorrection
+from remadom.train.coordinates import fit_coordinates, in_coordinates
 from remadom.train.correction import fit_correction
 from remadom.train.embedding import embed_cells
+from remadom.utils.outputs import COORDINATES, CORRECTION
 from remadom.utils.seed import derive
 
+CELLS = 5000
+"""Cells whose totals tell those of a typical one."""
 
-def correct(assembly: Assembly) -> BatchCorrection | None:
-    """Fit the correction of a trained model to all cells, and give it to the model.
 
-    ``None`` where it is switched off, where there is one batch, and where no cell links the modalities: what sets
-    batches apart is then what sets modalities apart, and clusters could only guess which belong together.
-    """
-    source, model = assembly.source, assembly.model
-    model.correction = None
-    n_batches = len(assembly.groups["batch"][1])
-    most = np.sum([source.has[m] for m in source.modalities], axis=0).max()
-    linked = len(source.modalities) == 1 or most > 1
-    if not assembly.config.model.correction or n_batches < 2 or not linked:
-        return None
-    z = embed_cells(model, assembly.loader(np.arange(source.n_cells))).mu.numpy()
-    seed = derive(assembly.config.optim.seed, "correction")
-    found = fit_correction(z, assembly.groups["batch"][0], n_batches, seed)
-    model.correction = None if found is None else found.to(next(model.parameters()).device)
+def finish(assembly: Assembly) -> dict[str, dict[str, np.ndarray]]:
+    """Fit both to all cells of a trained model, and give them to it: the arrays of their files, by name of the file."""
+    model, device = assembly.model, next(assembly.model.parameters()).device
+    model.correction = model.coordinates = None
+    z = embed_cells(model, assembly.loader(np.arange(assembly.source.n_cells))).mu
+    found: dict[str, dict[str, np.ndarray]] = {}
+    correction = _correction(assembly, z)
+    if correction is not None:
+        z = correction(z, torch.from_numpy(assembly.groups["batch"][0]))
+        model.correction, found[CORRECTION] = correction.to(device), _arrays(correction)
+    coordinates = _coordinates(assembly, z)
+    if coordinates is not None:
+        model.coordinates = coordinates.to(device)
+        if correction is not None:
+            coordinates.correction = _correction(assembly, in_coordinates(model, z))
+        found[COORDINATES] = _arrays(coordinates.to(device))
     return found
 
 
-def correction_arrays(found: BatchCorrection) -> dict[str, np.ndarray]:
-    """Arrays of ``correction.npz``."""
-    return {name: value.cpu().numpy() for name, value in found.state_dict().items()}
+def _correction(assembly: Assembly, z: Tensor) -> BatchCorrection | None:
+    """``None`` where it is switched off, where there is one batch, and where no cell links the modalities.
+
+    What sets batches apart is then what sets modalities apart, and clusters could only guess which belong together.
+    """
+    source, (codes, names) = assembly.source, assembly.groups["batch"]
+    most = np.sum([source.has[m] for m in source.modalities], axis=0).max()
+    linked = len(source.modalities) == 1 or most > 1
+    if not assembly.config.model.correction or len(names) < 2 or not linked:
+        return None
+    return fit_correction(z.numpy(), codes, len(names), derive(assembly.config.optim.seed, "correction"))
+
+
+def _coordinates(assembly: Assembly, z: Tensor) -> DecodedCoordinates | None:
+    if assembly.config.model.coordinates == "latent":
+        return None
+    seed = derive(assembly.config.optim.seed, "coordinates")
+    return fit_coordinates(assembly.model, z, _totals(assembly, seed), seed)
+
+
+def _totals(assembly: Assembly, seed: int) -> dict[str, float]:
+    """Median total of some cells by modality; 1 where the decoder does not scale with it."""
+    drawn = np.sort(np.random.default_rng(seed).permutation(assembly.source.n_cells)[:CELLS])
+    found: dict[str, list[Tensor]] = {m: [] for m in assembly.model.decoders}
+    for batch in assembly.loader(drawn):
+        for modality, totals in batch.library.items():
+            if modality in found:
+                found[modality].append(totals[totals > 0])
+    values = {m: torch.cat(parts) if parts else torch.ones(1) for m, parts in found.items()}
+    return {m: float(v.median()) if len(v) else 1.0 for m, v in values.items()}
+
+
+def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.cpu().numpy() for name, value in module.state_dict().items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from remadom.adapters.labels import UNKNOWN, Transfer
 from remadom.adapters.placing import Placed
@@ -20,6 +21,7 @@ from remadom.eval.report import FIGURES
 from remadom.eval.report.mapping import write_mapping_report
 from remadom.results.arrays import embedding_arrays
 from remadom.results.drawing import Drawn
+from remadom.train.coordinates import in_coordinates
 from remadom.types import Latent
 from remadom.utils.files import write_text
 from remadom.utils.outputs import EMBEDDINGS, JOINT, LABELS, MAPPING, MATCHES, RunDir, write_arrays
@@ -72,7 +74,9 @@ def record_mapping(
     """
     source, trained, cells = query.source, query.trained, reference.cells
     write_arrays(folder / EMBEDDINGS, embedding_arrays(source.obs_names, latent))
-    z = np.concatenate([cells.seen_by(reference.trained.model, tuple(cells.experts)), latent.mu.numpy()])
+    model = reference.trained.model
+    known = torch.from_numpy(cells.seen_by(model, tuple(cells.experts)))
+    z = torch.cat([in_coordinates(model, known), latent.z_bio]).numpy()
     codes, names = source.codes(trained.config.data.batch_key, required=False)
     batch = np.concatenate([cells.batch, np.asarray(names, dtype=object)[codes]])
     of = np.repeat([REFERENCE, QUERY], [len(cells), source.n_cells])

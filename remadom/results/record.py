@@ -11,9 +11,9 @@ import numpy as np
 from remadom.config.build import Assembly
 from remadom.eval.report import write_report
 from remadom.results.arrays import embedding_arrays, obs_arrays
-from remadom.results.correcting import correct, correction_arrays
 from remadom.results.donors import arrays_of
 from remadom.results.drawing import draw
+from remadom.results.finishing import finish
 from remadom.results.measures import measure, versions
 from remadom.train.callbacks import History
 from remadom.train.embedding import embed_cells
@@ -21,7 +21,6 @@ from remadom.utils.outputs import (
     ALIGNMENT,
     BRIDGE,
     CALIBRATION,
-    CORRECTION,
     DONORS,
     EMBEDDINGS,
     METRICS,
@@ -57,9 +56,8 @@ def record(assembly: Assembly, history: History, out: RunDir, *, warned: Sequenc
     warned
         What was warned of on the way, a sentence each.
     """
-    correction = correct(assembly)
-    if correction is not None:
-        write_arrays(out / CORRECTION, correction_arrays(correction))
+    for name, arrays in finish(assembly).items():
+        write_arrays(out / name, arrays)
     latent = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells)))
     write_arrays(out / EMBEDDINGS, embedding_arrays(assembly.source.obs_names, latent))
     write_arrays(out / OBS_ARRAYS, obs_arrays(assembly))

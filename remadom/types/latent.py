@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from remadom.shapes import Float
@@ -36,11 +34,6 @@ class Latent:
     logvar: Float[Tensor, "cell latent"]
     z_tech: Float[Tensor, "cell tech"] | None = None
     tech: Posterior | None = None
-
-    def moved(self, mu: np.ndarray) -> Latent:
-        """The same cells elsewhere: ``z_bio`` and ``mu`` are these, cell x latent."""
-        placed = torch.from_numpy(np.ascontiguousarray(mu, dtype=np.float32))
-        return replace(self, z_bio=placed, mu=placed)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.z_bio, self.mu, self.logvar))

@@ -23,6 +23,7 @@ DIAGNOSIS = "diagnosis.json"
 CALIBRATION = "calibration.npz"
 DONORS = "donors.npz"
 CORRECTION = "correction.npz"
+COORDINATES = "coordinates.npz"
 WARNINGS = "warnings.json"
 VERSIONS = "versions.json"
 REPORT = "report.html"
@@ -45,6 +46,7 @@ OUTPUTS = (
     CALIBRATION,
     DONORS,
     CORRECTION,
+    COORDINATES,
     WARNINGS,
     VERSIONS,
     REPORT,

@@ -23,6 +23,7 @@ from remadom.utils.outputs import (
     BEST_TOO,
     CALIBRATION,
     CONFIG,
+    COORDINATES,
     DIAGNOSIS,
     DONORS,
     EMBEDDINGS,
@@ -64,6 +65,7 @@ def test_outputs_are_all_there_in_both_spellings(tmp_path: Path):
     names = {p.name for p in done.dir.path.iterdir()}
     assert names == {
             CONFIG, METRICS, EMBEDDINGS, OBS_ARRAYS, REPORT, LAST, LAST_TOO, BEST, BEST_TOO, CALIBRATION,
+            COORDINATES,
             ALIGNMENT, DIAGNOSIS, DONORS, VERSIONS, WARNINGS, "train_log.csv", "train_history.json", "figures",
         }  # fmt: skip
     assert (done.dir / LAST).samefile(done.dir / LAST_TOO)

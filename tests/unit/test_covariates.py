@@ -175,9 +175,7 @@ def test_an_effect_is_explained_by_the_covariate_and_not_by_the_latent(tmp_path:
     age = data.obs["age"].to_numpy()
     without = run.train(raw(tmp_path / "without"), data=data)
     given = run.train(raw(tmp_path / "with", continuous=["age"]), data=data)
-    z = {
-        done.dir.path.parent.name: np.load(done.dir / "embeddings.npz")["z_bio"] for done in (without, given)
-    }
+    z = {done.dir.path.parent.name: np.load(done.dir / "embeddings.npz")["mu"] for done in (without, given)}
     assert r_squared(z["without"], age) > 0.3
     assert r_squared(z["with"], age) < 0.1
     one_type = (data.obs["cell_type"] == "0").to_numpy(float)
@@ -256,7 +254,9 @@ def test_a_run_with_covariates_is_resumed_to_the_bit(tmp_path: Path, settings: d
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_a_checkpoint_from_before_there_were_covariates_loads(tmp_path: Path):
+def test_a_checkpoint_from_before_there_were_covariates_loads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     data = cells(80)
     done = run.train(overlay(raw(tmp_path), {"optim": {"epochs": 1}}), data=data)
     parts = load_checkpoint(done.dir / LAST)
@@ -265,8 +265,11 @@ def test_a_checkpoint_from_before_there_were_covariates_loads(tmp_path: Path):
     kept = {key: value for key, value in parts.items() if key not in ("format", "version", "metadata")}
     save_checkpoint(tmp_path / "old.pt", **kept, metadata=metadata)
     z = [
-        np.load(run.embed(path, data, out=tmp_path / f"{path.stem}.npz"))["z_bio"]
+        np.load(run.embed(path, data, out=tmp_path / f"{path.stem}.npz"))["mu"]
         for path in (done.dir / LAST, tmp_path / "old.pt")
     ]
     assert np.array_equal(*z)
     assert Trained.load(tmp_path / "old.pt").covariates.width == 0
+    said = [record.getMessage() for record in caplog.records if "coordinates.npz" in record.getMessage()]
+    assert said
+    assert all("old.pt" in words for words in said), "alone, it lacks what stands beside that of the run"

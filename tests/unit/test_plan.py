@@ -20,6 +20,7 @@ CITE = Facts(
     shared=6000,
     batches=3,
 )
+PANEL = replace(CITE, features={"rna": 500, "adt": 224})
 UNLINKED = Facts(
     n_cells=800,
     features={"rna": 2000, "adt": 100},
@@ -37,7 +38,13 @@ def chosen(facts: Facts, given: dict | None = None) -> dict:
 
 def test_every_rule_speaks_for_some_data_and_gives_a_reason():
     fragments = {"model": {"decoders": {"atac": {"likelihood": "poisson"}}}}
-    choices = [*choose(CITE, {}), *choose(ATAC, {}), *choose(UNLINKED, {}), *choose(ATAC, fragments)]
+    choices = [
+        *choose(CITE, {}),
+        *choose(PANEL, {}),
+        *choose(ATAC, {}),
+        *choose(UNLINKED, {}),
+        *choose(ATAC, fragments),
+    ]
     assert all(choice.reason for choice in choices)
     assert {choice.key for choice in choices} == {
         "optim.batch_size",
@@ -50,10 +57,23 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "data.preprocess.rna.hvg",
         "data.preprocess.atac.n_top",
         "data.preprocess.atac.binarize",
+        "model.decoders.adt.likelihood",
+        "model.decoders.adt.library",
         "alignment",
         "bridge.provider",
     }
-    assert len(RULES) == 11
+    assert len(RULES) == 12
+
+
+def test_a_large_panel_has_no_mixture_unless_one_is_asked_for():
+    keys = {"model.decoders.adt.likelihood", "model.decoders.adt.library"}
+    plan = chosen(PANEL)
+    assert (plan["model.decoders.adt.likelihood"], plan["model.decoders.adt.library"]) == ("nb", False)
+    validate(apply(choose(PANEL, {}), {}))
+    assert keys <= {*chosen(PANEL, {"model": {"decoders": {"adt": {"hidden": 64}}}})}
+    for given in ({"likelihood": "poisson_mixture"}, {"likelihood": "nb"}, None):
+        assert not keys & {*chosen(PANEL, {"model": {"decoders": {"adt": given}}})}
+    assert not keys & {*chosen(CITE)}
 
 
 def test_what_is_given_is_kept_and_the_rest_follows_it():

@@ -12,6 +12,7 @@ import torch
 
 from remadom.errors import InputError, MissingExtra, nearest
 from remadom.eval.neighbors import centered
+from remadom.solvers.ann import AnnIndex
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +89,20 @@ def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
         from umap import UMAP
     start = 10 * components / np.abs(components).max()
     neighbors = min(15, len(z) - 1)
-    found = UMAP(n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1)
+    near, distance = AnnIndex(z).self_neighbors(neighbors - 1)
+    itself = torch.arange(len(z))[:, None]
+    known = (
+        torch.cat([itself, near], dim=1).numpy(),
+        torch.cat([torch.zeros(len(z), 1), distance], dim=1).numpy(),
+    )  # its own search takes a minute, most of it to be compiled
+    found = UMAP(
+        n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1, precomputed_knn=known
+    )
     threads = torch.get_num_threads()
     try:
-        xy: np.ndarray = found.fit_transform(z)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"precomputed_knn\[2\]", UserWarning)  # nothing new is placed
+            xy: np.ndarray = found.fit_transform(z)
     finally:
         torch.set_num_threads(threads)  # numba sets those of the OpenMP that it shares with torch
     return xy

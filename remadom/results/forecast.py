@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from remadom.config.build import Assembly
 from remadom.eval.baselines import MOST_FITTED
+from remadom.eval.halves import FEATURES as COMPARED_FEATURES
+from remadom.eval.trust import FEWEST_DRAWN
+from remadom.results.donors import MOST
 from remadom.results.imputation import DRAWN, FEATURES, FEWEST, LEVELS, asked, without
 from remadom.results.problems import CELLS
+from remadom.train.coordinates import SAMPLE
 from remadom.train.embedding import embed_cells
 from remadom.train.imputation import DRAWS, impute_cells
 from remadom.train.optim import adamw, choose_device, choose_precision
@@ -32,11 +37,15 @@ LATER = 1
 
 MEASURES = (0.2, 0.0012)
 """Seconds of the scores of the embedding: at least, and a scored cell; as all that follow, where :func:`pace` is 1."""
-COMPARED = 1.4e-7
-"""Seconds of finding the neighbors of the scored cells in their own modalities, for each cell and feature."""
-FIGURES = (11.0, 0.0057)
+COMPARED = 2.5e-7
+"""Seconds of comparing two batches in a modality that both have, for each of their cells and features compared."""
+FIGURES = (14.5, 0.0003)
 """Seconds of the figures: at least (UMAP is compiled), and a drawn cell."""
-SCORES, BASELINES = 8e-7, 1.5e-7
+COORDINATES = 5e-8
+"""Seconds of finding the coordinates of the embedding, for each cell and feature that these are found from."""
+DONORS = 1.3e-4
+"""Seconds of finding the donors of a modality, for each cell."""
+SCORES, BASELINES = 1.4e-6, 2e-7
 """Seconds of scoring a predicted value beside its baselines, and of these for each value that they are fitted on."""
 HELD, FITTED, SCORED = 40, 16, 100
 """Bytes held of a predicted value, beside that of each that baselines are fitted on, and while it is scored."""
@@ -101,9 +110,9 @@ def forecast(assembly: Assembly) -> Forecast:
     every = config.structure.refresh if config.bridge.provider is None else config.bridge.refresh
     speed, values = pace(), assembly.diagnosis.modalities.values()
     training = epochs * (steps * step + 2 * embedding * len(split.val)) + refresh * -(-epochs // every)
-    measuring = embedding * assembly.source.n_cells + predicting
-    cell = MEASURES[1] + COMPARED * sum(v.features for v in values)
-    measuring += speed * (MEASURES[0] + cell * shown + sum(of.seconds for of in scores.values()))
+    measuring = 3 * embedding * assembly.source.n_cells + predicting
+    measuring += speed * (MEASURES[0] + MEASURES[1] * shown + _comparing(assembly))
+    measuring += speed * (_finishing(assembly) + sum(of.seconds for of in scores.values()))
     drawing = speed * (FIGURES[0] + FIGURES[1] * shown) if figures else 0.0
     scoring = max((of.mb for of in scores.values()), default=0.0)  # takes what training has given back
     return Forecast(
@@ -118,6 +127,27 @@ def forecast(assembly: Assembly) -> Forecast:
         steps=epochs * steps,
         took=time.perf_counter() - started,
     )
+
+
+def _comparing(assembly: Assembly) -> float:
+    """Seconds of comparing the batches by their own features, to say whether they are aligned."""
+    source, (codes, names) = assembly.source, assembly.groups["batch"]
+    n_pairs = math.comb(len(names), 2)
+    most = max(FEWEST_DRAWN, assembly.config.evaluation.max_cells / max(2.0, math.sqrt(n_pairs)))
+    seconds = 0.0
+    for modality in source.modalities:
+        cells = np.minimum(np.bincount(codes[source.has[modality]], minlength=len(names)), most)
+        together = sum(a + b for a, b in combinations(cells, 2) if a and b)
+        seconds += COMPARED * together * min(len(source.features[modality]), COMPARED_FEATURES)
+    return seconds
+
+
+def _finishing(assembly: Assembly) -> float:
+    """Seconds of what follows training: coordinates of the embedding, donors of imputed values."""
+    features = sum(len(assembly.source.features[m]) for m in assembly.model.decoders)
+    cells = min(assembly.source.n_cells, SAMPLE)
+    donors = DONORS * sum(min(MOST, int(has.sum())) for has in assembly.source.has.values())
+    return COORDINATES * cells * features + donors
 
 
 @contextmanager

@@ -126,8 +126,19 @@ def integration(assembly: Assembly, latent: Latent) -> dict[str, Any]:
         batch=batch,
         max_cells=settings.max_cells,
         seed=assembly.config.optim.seed,
-        before=None if whole is None or batch is None else views_of(source, among=[whole])[whole].scores,
+        before=None if whole is None or batch is None else _before(assembly, whole),
     )
+
+
+def _before(assembly: Assembly, modality: str) -> np.ndarray:
+    """Principal components of the features of as many cells as are scored; NaN for the others."""
+    source, settings = assembly.source, assembly.config.evaluation
+    rng = np.random.default_rng(derive(assembly.config.optim.seed, "before"))
+    cells = np.sort(rng.permutation(source.n_cells)[: settings.max_cells])
+    scores = views_of(source, cells, [modality])[modality].scores
+    before = np.full((source.n_cells, scores.shape[1]), np.nan)
+    before[cells] = scores
+    return before
 
 
 def named(assembly: Assembly, latent: Latent) -> dict[str, float]:

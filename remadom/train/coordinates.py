@@ -16,7 +16,7 @@ SAMPLE = 4000
 """Most cells whose profiles are compared."""
 FEATURES = 5000
 """Most features of a modality that are compared: those that vary most."""
-BLOCK = 1024
+BLOCK = 256
 FLAT = 1e-4
 """Difference from the mean below which all cells decode to the same."""
 

@@ -14,6 +14,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from remadom.data.sampler import CELLS_AT_ONCE, Gather, blocks
 from remadom.errors import InputError
+from remadom.utils.threads import threads_kept
 
 logger = logging.getLogger(__name__)
 
@@ -211,14 +212,15 @@ def _seurat_v3(
 
     counts = ad.AnnData(rows, obs=pd.DataFrame({"batch": batches}, index=cells.astype(str)))
     try:
-        found = sc.pp.highly_variable_genes(
-            counts,
-            n_top_genes=n_top,
-            flavor="seurat_v3",
-            batch_key="batch",
-            check_values=False,
-            inplace=False,
-        )
+        with threads_kept():
+            found = sc.pp.highly_variable_genes(
+                counts,
+                n_top_genes=n_top,
+                flavor="seurat_v3",
+                batch_key="batch",
+                check_values=False,
+                inplace=False,
+            )
     except ValueError as error:  # its curve cannot be fitted where too few genes differ in mean
         return None, f"failed ({str(error).strip()})"
     columns = ("highly_variable", "highly_variable_rank", "highly_variable_nbatches", "variances_norm")

@@ -13,6 +13,7 @@ import torch
 from remadom.errors import InputError, MissingExtra, nearest
 from remadom.eval.neighbors import centered
 from remadom.solvers.ann import AnnIndex
+from remadom.utils.threads import threads_kept
 
 logger = logging.getLogger(__name__)
 
@@ -98,13 +99,9 @@ def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
     found = UMAP(
         n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1, precomputed_knn=known
     )
-    threads = torch.get_num_threads()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", r"precomputed_knn\[2\]", UserWarning)  # nothing new is placed
-            xy: np.ndarray = found.fit_transform(z)
-    finally:
-        torch.set_num_threads(threads)  # numba sets those of the OpenMP that it shares with torch
+    with threads_kept(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"precomputed_knn\[2\]", UserWarning)  # nothing new is placed
+        xy: np.ndarray = found.fit_transform(z)
     return xy
 
 

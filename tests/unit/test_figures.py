@@ -9,6 +9,7 @@ import types
 import matplotlib
 import numpy as np
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -488,7 +489,9 @@ def test_umap_as_installed_keeps_groups_apart_and_follows_the_seed():
     pytest.importorskip("umap.umap_", exc_type=ImportError)
     group = np.arange(120) % 3
     z = np.random.default_rng(0).normal(size=(120, 6)) + 20 * np.eye(6)[group]
+    before = torch.get_num_threads()
     xy, name = plane(z)
+    assert torch.get_num_threads() == before
     assert name == "UMAP"
     np.testing.assert_array_equal(xy, plane(z).xy)
     centers = np.array([xy[group == g].mean(0) for g in range(3)])

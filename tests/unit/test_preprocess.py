@@ -124,7 +124,9 @@ def test_seurat_v3_is_scanpys(counts: Counts) -> None:
     sc = pytest.importorskip("scanpy")
     pytest.importorskip("skmisc")
     matrix, batches = counts
+    before = torch.get_num_threads()
     chosen = select_genes(gather(matrix), np.arange(300), batches, n_top=30)
+    assert torch.get_num_threads() == before
     reference = ad.AnnData(matrix, obs=pd.DataFrame({"b": batches}, index=np.arange(300).astype(str)))
     sc.pp.highly_variable_genes(reference, flavor="seurat_v3", n_top_genes=30, batch_key="b")
     assert np.array_equal(chosen.selected, reference.var["highly_variable"])

@@ -16,6 +16,9 @@ TOTAL = 1e4
 """Total to which expected counts are normalized before the logarithm, as log-normalized expression is."""
 
 
+BLOCK = 256
+"""Cells decoded at a time: their profiles are held in full, all features of them."""
+
 Profiles = Callable[[Tensor, str, float], Tensor]
 """Profile of one modality, cell x feature, of cells at these places, decoded at one total."""
 
@@ -73,14 +76,18 @@ class DecodedCoordinates(nn.Module):
         batch_labels: Int[Tensor, " cell"] | None = None,
     ) -> Float[Tensor, "cell latent"]:
         """Places of the latent space in these coordinates; cells of no batch are not corrected."""
-        placed = torch.zeros_like(z)
-        for modality in self.modalities:
-            total, mean, axes = (self.get_buffer(f"{part}_{modality}") for part in ("total", "mean", "axes"))
-            placed = placed + (profiles(z, modality, float(total)) - mean) @ axes
+        placed = torch.cat([self._placed(block, profiles) for block in torch.split(z, BLOCK)])
         if self.correction is None or batch_labels is None:
             return placed
         corrected: Tensor = self.correction(placed, batch_labels)
         return corrected
+
+    def _placed(self, z: Tensor, profiles: Profiles) -> Tensor:
+        placed = torch.zeros_like(z)
+        for modality in self.modalities:
+            total, mean, axes = (self.get_buffer(f"{part}_{modality}") for part in ("total", "mean", "axes"))
+            placed = placed + (profiles(z, modality, float(total)) - mean) @ axes
+        return placed
 
 
 def comparable(expected: Float[Tensor, "cell feature"], support: Support) -> Float[Tensor, "cell feature"]:

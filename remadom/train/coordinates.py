@@ -9,14 +9,13 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from remadom.core.coordinates import DecodedCoordinates
+from remadom.core.coordinates import BLOCK, DecodedCoordinates
 from remadom.core.vae import MosaicVAE
 
 SAMPLE = 4000
 """Most cells whose profiles are compared."""
 FEATURES = 5000
 """Most features of a modality that are compared: those that vary most."""
-BLOCK = 256
 FLAT = 1e-4
 """Difference from the mean below which all cells decode to the same."""
 
@@ -77,9 +76,9 @@ def in_coordinates(model: MosaicVAE, z: Tensor) -> Tensor:
         return z
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    parts = [model.coordinates(block.to(device), model.profile).cpu() for block in torch.split(z, BLOCK)]
+    placed: Tensor = model.coordinates(z.to(device), model.profile)
     model.train(training)
-    return torch.cat(parts)
+    return placed.cpu()
 
 
 def _compared(

@@ -49,6 +49,8 @@ SCORES, BASELINES = 1.4e-6, 2e-7
 """Seconds of scoring a predicted value beside its baselines, and of these for each value that they are fitted on."""
 HELD, FITTED, SCORED = 40, 16, 100
 """Bytes held of a predicted value, beside that of each that baselines are fitted on, and while it is scored."""
+WHOLE = 20
+"""Bytes held of a value that is predicted before features are chosen: as decoded, as donors give it, and its truth."""
 BYTES = 8
 """Bytes of a value that is not zero: a float32 and its column."""
 DRAWING_MB = 170
@@ -206,8 +208,8 @@ def _embedding(assembly: Assembly) -> float:
 class _Scored:
     """What a run will be scored on in one modality.
 
-    Cells, how many of them with intervals, values, values that baselines are fitted on, and the values that are
-    reconstructed where all cells have all modalities.
+    Cells, how many of them with intervals, values, values that baselines are fitted on, the values that are
+    reconstructed where all cells have all modalities, and the values of all features, chosen or not.
     """
 
     cells: np.ndarray
@@ -215,6 +217,7 @@ class _Scored:
     values: int
     fitted: int
     reconstructed: int
+    whole: int
 
     @property
     def seconds(self) -> float:
@@ -223,7 +226,8 @@ class _Scored:
     @property
     def mb(self) -> float:
         most = max(self.values, self.reconstructed)
-        return max(HELD * self.values + FITTED * self.fitted, SCORED * most) / 2**20
+        chosen = max(HELD * self.values + FITTED * self.fitted, SCORED * most)
+        return (chosen + WHOLE * self.whole) / 2**20
 
 
 def _scored(assembly: Assembly) -> dict[str, _Scored]:
@@ -238,7 +242,12 @@ def _scored(assembly: Assembly) -> dict[str, _Scored]:
         if len(cells):
             drawn = min(most, len(cells)) + min(most, len(checked))
             found[modality] = _Scored(
-                cells, drawn, len(cells) * features, fitted * features, unseen * features
+                cells,
+                drawn,
+                len(cells) * features,
+                fitted * features,
+                unseen * features,
+                (len(cells) + len(checked)) * size,
             )
     return found
 

@@ -73,7 +73,7 @@ def save(
         "remadom": remadom.__version__,
         **metadata,
         "config": config,
-        "calibration": {m: torch.from_numpy(widths) for m, widths in trained.calibration.items()},
+        "calibration": tensors(trained.calibration),
         "correction": tensors(run.arrays(CORRECTION)),
         "coordinates": tensors(run.arrays(COORDINATES)),
         "cells": plain,

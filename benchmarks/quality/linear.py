@@ -7,6 +7,7 @@ TF-IDF of peaks), of the cells that have it. Nothing corrects batches but Harmon
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,7 +30,7 @@ def embeddings(source: Source, batch: np.ndarray) -> Iterator[tuple[str, Callabl
     for modality, word in (("rna", "PCA"), ("atac", "LSI")):
         if modality in names and source.has[modality].all():
             yield word, lambda m=modality: views(source, [m])[m]
-            if modality == "rna" and _has_harmony():
+            if modality == "rna" and find_spec("harmonypy") is not None:
                 yield "harmonypy", lambda: harmony(views(source, ["rna"])["rna"], batch)
     if "rna" in names and len(names) == 2 and (source.has["rna"] & source.has[names[1]]).any():
         yield "ridge", lambda: ridge_bridge(views(source, names), names[1])
@@ -41,9 +42,8 @@ def views(source: Source, modalities: list[str]) -> dict[str, np.ndarray]:
     found = {}
     for modality in modalities:
         cells = np.flatnonzero(source.has[modality])
-        x, k = SCALES[modality](source.rows(modality, cells)), min(SIZES[modality], source.n_cells - 1)
-        k = min(k, x.shape[1] - 1)
-        scores = _components(x, k)
+        x = SCALES[modality](source.rows(modality, cells))
+        scores = _components(x, min(SIZES[modality], *(size - 1 for size in x.shape)))
         found[modality] = np.full((source.n_cells, scores.shape[1]), np.nan)
         found[modality][cells] = scores
     return found
@@ -78,14 +78,6 @@ def harmony(z: np.ndarray, batch: np.ndarray) -> np.ndarray:
 
     corrected = np.asarray(harmonypy.run_harmony(z, pd.DataFrame({"batch": batch}), "batch").Z_corr)
     return corrected if corrected.shape == z.shape else corrected.T
-
-
-def _has_harmony() -> bool:
-    try:
-        import harmonypy  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _components(x: sp.csr_matrix, k: int) -> np.ndarray:

@@ -29,6 +29,9 @@ FEWEST_LINKS = 5
 LARGE_PANEL = 100
 """Proteins from which most of a panel has no two modes to tell apart, and many Poisson modes outweigh the genes."""
 
+OF_ANY_DECODER = {"hidden", "out_dim", "conditional_batches"}
+"""Keys of a decoder that leave its likelihood open."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -149,17 +152,15 @@ def _fragments(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     for modality, n in facts.features.items():
         section = config.model.decoders.get(modality, {})
-        mixed = modality_named(modality).likelihood == "poisson_mixture"
-        if section is None or n <= LARGE_PANEL or not mixed or not {*section} <= _OF_ANY_DECODER:
+        if section is None or n <= LARGE_PANEL or not {*section} <= OF_ANY_DECODER:
+            continue
+        if _likelihood(section, modality) != "poisson_mixture":
             continue
         reason = f"{n:,} proteins: of a large panel, few are either background or signal"
         yield Choice(f"model.decoders.{modality}.likelihood", "nb", reason)
         yield Choice(
             f"model.decoders.{modality}.library", False, "how much protein a cell has is predicted as well"
         )
-
-
-_OF_ANY_DECODER = {"hidden", "out_dim", "conditional_batches"}
 
 
 def _likelihood(section: Mapping[str, Any], modality: str) -> str:

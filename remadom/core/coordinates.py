@@ -15,7 +15,6 @@ from remadom.types import Support
 TOTAL = 1e4
 """Total to which expected counts are normalized before the logarithm, as log-normalized expression is."""
 
-
 BLOCK = 256
 """Cells decoded at a time: their profiles are held in full, all features of them."""
 

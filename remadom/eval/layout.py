@@ -8,11 +8,9 @@ import warnings
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-import torch
 
 from remadom.errors import InputError, MissingExtra, nearest
-from remadom.eval.neighbors import centered
-from remadom.solvers.ann import AnnIndex
+from remadom.eval.neighbors import centered, neighborhood
 from remadom.utils.threads import threads_kept
 
 logger = logging.getLogger(__name__)
@@ -90,11 +88,10 @@ def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
         from umap import UMAP
     start = 10 * components / np.abs(components).max()
     neighbors = min(15, len(z) - 1)
-    near, distance = AnnIndex(z).self_neighbors(neighbors - 1)
-    itself = torch.arange(len(z))[:, None]
+    near, itself = neighborhood(z, neighbors - 1), np.arange(len(z))[:, None]
     known = (
-        torch.cat([itself, near], dim=1).numpy(),
-        torch.cat([torch.zeros(len(z), 1), distance], dim=1).numpy(),
+        np.hstack([itself, near.indices]),
+        np.hstack([0.0 * itself, near.distances]).astype(np.float32),
     )  # its own search takes a minute, most of it to be compiled
     found = UMAP(
         n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1, precomputed_knn=known

@@ -104,7 +104,7 @@ def trust(
     has = {name: np.isin(np.arange(len(z)), view.cells) for name, view in views.items()}
     found = units(code, names, has)
     between = list(combinations(range(len(found)), 2))
-    most = max(FEWEST_DRAWN, int(max_cells / max(2.0, math.sqrt(len(between)))))
+    most = most_compared(len(between), max_cells)
     hubs = set(sorted(range(len(found)), key=lambda i: -len(found[i].cells))[:HUBS])
     if len(found) <= MOST_COMPARED:
         hubs = set(range(len(found)))
@@ -129,6 +129,11 @@ def trust(
         "do_not_transfer": list(dict.fromkeys(item for pair in listed for item in pair["do_not_transfer"])),
         "n_cells": most,
     }
+
+
+def most_compared(n_pairs: int, max_cells: int) -> int:
+    """Most cells of a cohort that are compared with another."""
+    return max(FEWEST_DRAWN, int(max_cells / max(2.0, math.sqrt(n_pairs))))
 
 
 def _pair(

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from remadom.config.build import Assembly
+from remadom.config.build import Assembly, library_of
 from remadom.core.coordinates import DecodedCoordinates
 from remadom.core.correction import BatchCorrection
 from remadom.train.coordinates import fit_coordinates, in_coordinates
@@ -14,9 +14,6 @@ from remadom.train.correction import fit_correction
 from remadom.train.embedding import embed_cells
 from remadom.utils.outputs import COORDINATES, CORRECTION
 from remadom.utils.seed import derive
-
-CELLS = 5000
-"""Cells whose totals tell those of a typical one."""
 
 
 def finish(assembly: Assembly) -> dict[str, dict[str, np.ndarray]]:
@@ -55,19 +52,7 @@ def _coordinates(assembly: Assembly, z: Tensor) -> DecodedCoordinates | None:
     if assembly.config.model.coordinates == "latent":
         return None
     seed = derive(assembly.config.optim.seed, "coordinates")
-    return fit_coordinates(assembly.model, z, _totals(assembly, seed), seed)
-
-
-def _totals(assembly: Assembly, seed: int) -> dict[str, float]:
-    """Median total of some cells by modality; 1 where the decoder does not scale with it."""
-    drawn = np.sort(np.random.default_rng(seed).permutation(assembly.source.n_cells)[:CELLS])
-    found: dict[str, list[Tensor]] = {m: [] for m in assembly.model.decoders}
-    for batch in assembly.loader(drawn):
-        for modality, totals in batch.library.items():
-            if modality in found:
-                found[modality].append(totals[totals > 0])
-    values = {m: torch.cat(parts) if parts else torch.ones(1) for m, parts in found.items()}
-    return {m: float(v.median()) if len(v) else 1.0 for m, v in values.items()}
+    return fit_coordinates(assembly.model, z, library_of(assembly.model, assembly.prepared), seed)
 
 
 def _arrays(module: nn.Module) -> dict[str, np.ndarray]:

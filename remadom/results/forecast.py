@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from remadom.config.build import Assembly
 from remadom.eval.baselines import MOST_FITTED
 from remadom.eval.halves import FEATURES as COMPARED_FEATURES
-from remadom.eval.trust import FEWEST_DRAWN
+from remadom.eval.trust import most_compared
 from remadom.results.donors import MOST
 from remadom.results.imputation import DRAWN, FEATURES, FEWEST, LEVELS, asked, without
 from remadom.results.problems import CELLS
@@ -134,8 +134,7 @@ def forecast(assembly: Assembly) -> Forecast:
 def _comparing(assembly: Assembly) -> float:
     """Seconds of comparing the batches by their own features, to say whether they are aligned."""
     source, (codes, names) = assembly.source, assembly.groups["batch"]
-    n_pairs = math.comb(len(names), 2)
-    most = max(FEWEST_DRAWN, assembly.config.evaluation.max_cells / max(2.0, math.sqrt(n_pairs)))
+    most = most_compared(math.comb(len(names), 2), assembly.config.evaluation.max_cells)
     seconds = 0.0
     for modality in source.modalities:
         cells = np.minimum(np.bincount(codes[source.has[modality]], minlength=len(names)), most)

@@ -35,7 +35,7 @@ def fit_coordinates(
     z
         Cell x latent.
     totals
-        By modality, the total of a typical cell.
+        By modality, the total of a typical cell, where the decoder scales with it.
     seed
         Of the cells that are compared, and of the axes found.
     """
@@ -45,7 +45,7 @@ def fit_coordinates(
     sample = z[drawn].to(next(model.parameters()).device)
     means, axes, scores = {}, {}, []
     for modality in model.decoders:
-        kept, mean, x = _compared(model, sample, modality, totals[modality])
+        kept, mean, x = _compared(model, sample, modality, totals.get(modality, 1.0))
         if np.abs(x).max() < FLAT:
             continue
         found = PCA(min(z.shape[1], *x.shape), random_state=seed % 2**32).fit(x)
@@ -63,7 +63,7 @@ def fit_coordinates(
     turn[:, : whole.n_components_] = grow * whole.components_.T
     parts = np.split(turn, np.cumsum([w.shape[1] for w in axes.values()])[:-1])
     return DecodedCoordinates(
-        {m: torch.tensor(totals[m]) for m in axes},
+        {m: torch.tensor(totals.get(m, 1.0)) for m in axes},
         {m: torch.from_numpy(mean) for m, mean in means.items()},
         {m: torch.from_numpy(w @ part) for (m, w), part in zip(axes.items(), parts, strict=True)},
     )
@@ -85,10 +85,10 @@ def _compared(
     model: MosaicVAE, sample: Tensor, modality: str, total: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features that vary most, means of all features (0 for the others), profiles of the cells less these means."""
-    blocks = torch.split(sample, BLOCK)
-    first = model.profile(blocks[0], modality, total)
+    start, *others = torch.split(sample, BLOCK)
+    first = model.profile(start, modality, total)
     kept = torch.topk(first.var(0), min(FEATURES, first.shape[1])).indices.sort().values
-    x = torch.cat([model.profile(block, modality, total)[:, kept] for block in blocks])
+    x = torch.cat([first[:, kept], *(model.profile(block, modality, total)[:, kept] for block in others)])
     mean = x.mean(0)
     x -= mean  # here, as a PCA by the covariance subtracts large numbers
     means = torch.zeros_like(first[0]).index_copy(0, kept, mean)

@@ -51,7 +51,7 @@ def main() -> None:
     decoder = RNADecoderZINB(10, options.genes, 2)
     library, labels = rows.totals(), torch.arange(options.cells) % 2
     z = torch.randn(options.cells, 10, requires_grad=True)
-    heads = [h.detach().requires_grad_() for h in decoder._heads(z, labels)]
+    heads = [h.detach().requires_grad_() for h in decoder._heads(z, labels, None)]
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, fused=True)
 

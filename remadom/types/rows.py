@@ -138,7 +138,7 @@ class Rows:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Rows:
         """Apply an elementwise function with ``function(0) == 0``, so that sparsity survives."""
-        return replace(self, values=function(self.values))
+        return self._with(function(self.values))
 
     def scale(
         self, cells: Float[Tensor, " cell"] | None = None, features: Float[Tensor, " feature"] | None = None
@@ -146,10 +146,20 @@ class Rows:
         """Multiply by a factor per cell and / or per feature."""
         values = self.values
         if cells is not None:
-            values = values * (cells.unsqueeze(1) if self.indptr is None else cells[self.cells])
+            values = values * (
+                cells.unsqueeze(1) if self.indptr is None else cells.index_select(0, self.cells)
+            )
         if features is not None:
-            values = values * (features if self.indices is None else features[self.indices])
-        return replace(self, values=values)
+            values = values * (features if self.indices is None else features.index_select(0, self.indices))
+        return self._with(values)
+
+    def _with(self, values: Tensor) -> Rows:
+        """The same structure with other values; what was derived from the structure is kept."""
+        rows = replace(self, values=values)
+        rows.__dict__.update(
+            {name: self.__dict__[name] for name in ("cells", "flat") if name in self.__dict__}
+        )
+        return rows
 
     def first(self, n: int) -> Rows:
         """The first ``n`` rows, for reading: without the structure by column that a gradient needs."""
@@ -226,4 +236,4 @@ class _SparseLinear(torch.autograd.Function):
         rows: Rows = ctx.rows
         assert rows.columns is not None, "a sparse block needs its column structure for a gradient"
         indptr, cells, order = rows.columns
-        return _weighted_sums(indptr, cells, rows.values[order], grad.contiguous()), None
+        return _weighted_sums(indptr, cells, rows.values.index_select(0, order), grad.contiguous()), None

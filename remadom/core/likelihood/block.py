@@ -95,7 +95,9 @@ def _sparse_part(
     at = slice(None) if whole else slice(int(rows.indptr[cells.start]), int(rows.indptr[cells.stop]))
     of, features, flat = rows.cells[at], rows.indices[at], rows.flat[at] - cells.start * rows.n_features
     value = family.zero(cells, grads, *params)
-    picked = [p[features] if p.dim() == 1 else p.reshape(-1).index_select(0, flat) for p in params]
+    picked = [
+        p.index_select(0, features) if p.dim() == 1 else p.reshape(-1).index_select(0, flat) for p in params
+    ]
     exact, exact_grads = family.nonzero(of, rows.values[at].to(value.dtype), *picked)
     for block, at_nonzeros in zip([value, *grads], [exact, *exact_grads], strict=True):
         block.view(-1).index_copy_(0, flat, at_nonzeros)

@@ -175,7 +175,7 @@ def _inputs(
     if "z_bio" in reads:
         given["z_bio"] = torch.from_numpy(next(iter(views.values())).scores)
     if "batches" in reads:
-        codes, _ = group_codes(column_of(obs, batch_key))
+        codes, given["batch_names"] = group_codes(column_of(obs, batch_key))
         given["batches"] = torch.from_numpy(codes)
     if "seeds" in reads:
         given["seeds"] = known_pairs(obs, settings.seeds)

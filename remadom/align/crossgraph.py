@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -9,8 +11,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from remadom.align.base import HEADS, AlignmentHead
+from remadom.align.groups import levels_of, need_groups
 from remadom.schedule import Scheduled
-from remadom.shapes import Float
+from remadom.shapes import Float, Int
 from remadom.solvers.spread import TINY, mean_square, squared_lengths
 from remadom.types import BridgeEdges, Logs, SparseGraph
 
@@ -31,22 +34,62 @@ class CrossGraphHead(AlignmentHead):
         Steps ``t`` of the walk on each side.
     stay
         Share of the walk that stays where it is at each step.
+    group_key
+        Grouping of the cells: only edges between two of its groups count. A list goes from coarse to fine,
+        ``[dataset, batch]``: edges between batches within their data set, and edges between data sets, each kind
+        counting alike. Null takes all edges as one.
     """
 
-    def __init__(self, *, weight: Scheduled = 0.3, hops: PositiveInt = 1, stay: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        weight: Scheduled = 0.3,
+        hops: PositiveInt = 1,
+        stay: float = 0.5,
+        group_key: str | tuple[str, ...] | None = None,
+    ) -> None:
         super().__init__(weight=weight)
         self.hops, self.stay = hops, stay
+        self.levels = () if group_key is None else levels_of(group_key)
+
+    @property
+    def group_keys(self) -> tuple[str, ...]:
+        return self.levels
+
+    def connect(self, names: Mapping[str, tuple[str, ...]], latent_dim: int) -> None:
+        if self.levels:
+            need_groups(self.levels, names)
 
     def forward(
-        self, z_bio: Float[Tensor, "cell latent"], graph: SparseGraph, edges: BridgeEdges
+        self,
+        z_bio: Float[Tensor, "cell latent"],
+        graph: SparseGraph,
+        edges: BridgeEdges,
+        groups: Mapping[str, Int[Tensor, " cell"]] | None = None,
     ) -> tuple[Tensor, Logs]:
-        n_edges = torch.tensor(float(len(edges)))
-        if len(edges) == 0:
-            return 0.0 * z_bio.sum(), {"n_edges": n_edges, "n_pairs": n_edges}
-        src, dst, weight = self.correspondences(graph, edges)
-        square = squared_lengths(z_bio, src, dst)
-        loss = (weight * square).sum() / weight.sum().clamp(min=TINY) / mean_square(z_bio)
-        return loss, {"n_edges": n_edges, "n_pairs": torch.tensor(float(len(src)))}
+        kinds = [edges]
+        if self.levels:
+            assert groups is not None, "edges between groups are asked for: groups are needed"
+            kinds = [edges.take(self._crosses(edges, groups, level)) for level in range(len(self.levels))]
+        total, n_pairs = 0.0 * z_bio.sum(), 0
+        kinds = [kind for kind in kinds if len(kind)]
+        for kind in kinds:
+            src, dst, weight = self.correspondences(graph, kind)
+            square = squared_lengths(z_bio, src, dst)
+            total = total + (weight * square).sum() / weight.sum().clamp(min=TINY) / mean_square(z_bio)
+            n_pairs += len(src)
+        n_edges = sum(map(len, kinds))
+        logs = {"n_edges": torch.tensor(float(n_edges)), "n_pairs": torch.tensor(float(n_pairs))}
+        return total / max(1, len(kinds)), logs
+
+    def _crosses(self, edges: BridgeEdges, groups: Mapping[str, Tensor], level: int) -> Tensor:
+        """Which edges join two groups of a level within one group of the coarser one."""
+        at, src, dst = groups[self.levels[level]], edges.src, edges.dst
+        crosses = (at[src] != at[dst]) & (at[src] >= 0) & (at[dst] >= 0)
+        if level:
+            above = groups[self.levels[level - 1]]
+            crosses &= (above[src] == above[dst]) & (above[src] >= 0)
+        return crosses
 
     @torch.no_grad()
     def correspondences(self, graph: SparseGraph, edges: BridgeEdges) -> tuple[Tensor, Tensor, Tensor]:

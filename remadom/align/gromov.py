@@ -41,7 +41,7 @@ class GWHead(GroupHead):
     def __init__(
         self,
         *,
-        weight: Scheduled = 0.2,
+        weight: Scheduled = 0.5,
         group_key: str | tuple[str, ...] = "modality",
         max_pairs: PositiveInt = 2,
         epsilon: Scheduled = 0.01,

@@ -14,7 +14,7 @@ from torch import Tensor
 from remadom.align.base import AlignmentHead
 from remadom.errors import InputError, nearest
 from remadom.schedule import Scheduled
-from remadom.shapes import Float, Int
+from remadom.shapes import Bool, Float, Int
 from remadom.types import Logs
 
 Inputs = Mapping[str, Any]
@@ -38,6 +38,23 @@ def need_groups(levels: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> 
             f"the data has one group of {' and '.join(levels)} ({', '.join(names[levels[-1]])}), expected at "
             "least two; choose another group_key, or leave the head out"
         )
+
+
+def scopes(
+    groups: Mapping[str, Int[Tensor, " cell"]], levels: Sequence[str], level: int
+) -> Iterator[Tensor | None]:
+    """Sets of cells within which the groups of a level are compared: those of one coarser group; ``None`` is all."""
+    if level == 0:
+        yield None
+    else:
+        yield from members(groups[levels[level - 1]])
+
+
+def members(codes: Int[Tensor, " cell"]) -> Iterator[Bool[Tensor, " cell"]]:
+    """The cells of each group."""
+    for code in torch.unique(codes).tolist():
+        if code >= 0:
+            yield codes == code
 
 
 class GroupHead(AlignmentHead):
@@ -110,7 +127,7 @@ class GroupHead(AlignmentHead):
         n_levels, n_pairs, skipped = 0, 0, 0
         for level, key in enumerate(self.levels):
             found: list[tuple[Tensor, Tensor]] = []
-            for inside in self._scopes(groups, level):
+            for inside in scopes(groups, self.levels, level):
                 members, small = self._members(groups[key], inside)
                 skipped += small
                 found += self._choose_pairs(members, level == len(self.levels) - 1)
@@ -139,16 +156,6 @@ class GroupHead(AlignmentHead):
             )
             for a, b in combinations(sorted(members), 2)
         }
-
-    def _scopes(self, groups: Mapping[str, Tensor], level: int) -> Iterator[Tensor | None]:
-        """Sets of cells within which the groups of a level are compared: those of one coarser group."""
-        if level == 0:
-            yield None
-            return
-        above = groups[self.levels[level - 1]]
-        for code in torch.unique(above).tolist():
-            if code >= 0:
-                yield above == code
 
     @staticmethod
     def _members(codes: Tensor, inside: Tensor | None) -> tuple[dict[int, Tensor], int]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from remadom.align.base import HEADS, AlignmentHead
+from remadom.align.groups import levels_of
 from remadom.schedule import Scheduled
 from remadom.shapes import Float, Int
 from remadom.types import Logs, Posterior
@@ -32,7 +33,7 @@ class PosteriorHead(AlignmentHead):
     temperature
         Temperature of the contrastive term, in units of the mean squared distance between cells.
     group_key
-        Grouping within which cells are contrasted.
+        Grouping within which cells are contrasted; a list contrasts within the groups of each, and takes the mean.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class PosteriorHead(AlignmentHead):
         weight: Scheduled = 0.1,
         contrast: NonNegativeFloat = 1.0,
         temperature: PositiveFloat = 0.2,
-        group_key: str = "batch",
+        group_key: str | tuple[str, ...] = "batch",
     ) -> None:
         super().__init__(weight=weight)
-        self.contrast, self.temperature, self.group_key = contrast, temperature, group_key
+        self.contrast, self.temperature, self.levels = contrast, temperature, levels_of(group_key)
 
     @property
     def group_keys(self) -> tuple[str, ...]:
-        return (self.group_key,)
+        return self.levels
 
     def forward(
         self, posteriors: Mapping[str, Posterior], groups: Mapping[str, Int[Tensor, " cell"]]
@@ -63,7 +64,8 @@ class PosteriorHead(AlignmentHead):
             n_pairs += 1
             p, q = (Posterior(x.mu[both], x.logvar[both]) for x in (posteriors[one], posteriors[other]))
             divergence = symmetric_kl(p, q).mean() / p.mu.shape[1]
-            guess = info_nce(p.mu, q.mu, self.temperature, groups[self.group_key][both])
+            guesses = [info_nce(p.mu, q.mu, self.temperature, groups[key][both]) for key in self.levels]
+            guess = torch.stack(guesses).mean()
             kl, contrast = kl + divergence.detach(), contrast + guess.detach()
             total = total + divergence + self.contrast * guess
         some = max(1, n_pairs)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from remadom.align.base import HEADS, AlignmentHead
-from remadom.align.groups import MIN_CELLS
+from remadom.align.groups import MIN_CELLS, levels_of, members
 from remadom.errors import InputError, nearest
 from remadom.schedule import Scheduled, schedule_of
-from remadom.shapes import Float
+from remadom.shapes import Float, Int
 from remadom.solvers.ot import OtSolver
 from remadom.solvers.spread import TINY, mean_square
 from remadom.types import Logs
@@ -39,6 +39,9 @@ class TemporalHead(AlignmentHead):
         the freer. Null keeps it (no growth).
     order
         Weight of the order term beside the moves.
+    group_key
+        Grouping of the cells within which times are coupled, such as ``dataset`` or a column of obs with the donors;
+        a list goes from coarse to fine and couples within the groups of each. Null couples all cells of two times.
     source
         What the couplings are solved on: the ``latent``, which they then change, or the fixed features of a
         modality (principal components), which keep the latent's moves to those of the measurements.
@@ -51,9 +54,11 @@ class TemporalHead(AlignmentHead):
         epsilon: Scheduled = 0.05,
         growth: PositiveFloat | None = 1.0,
         order: NonNegativeFloat = 0.1,
+        group_key: str | tuple[str, ...] | None = None,
         source: str = "latent",
     ) -> None:
         super().__init__(weight=weight)
+        self.levels = () if group_key is None else levels_of(group_key)
         self.source = source
         self.epsilon, self.growth, self.order = schedule_of(epsilon, "epsilon"), growth, order
         self.direction = nn.Linear(1, 1)
@@ -61,7 +66,7 @@ class TemporalHead(AlignmentHead):
 
     @property
     def group_keys(self) -> tuple[str, ...]:
-        return ("time",)
+        return ("time", *self.levels)
 
     def connect(self, names: Mapping[str, tuple[str, ...]], latent_dim: int) -> None:
         if len(names["time"]) < 2:
@@ -77,11 +82,27 @@ class TemporalHead(AlignmentHead):
         time: Float[Tensor, " cell"],
         epoch: float = float("inf"),
         features: Mapping[str, Float[Tensor, "cell component"]] | None = None,
+        groups: Mapping[str, Int[Tensor, " cell"]] | None = None,
     ) -> tuple[Tensor, Logs]:
-        epsilon = self.epsilon.at(epoch)
-        moves, n_pairs = 0.0 * z_bio.sum(), 0
         points, known = self._points(z_bio, features)
-        for _, _, earlier, later in successive(torch.where(known, time, torch.nan)):
+        whole = torch.where(known, time, torch.nan)
+        within = [[whole]]
+        if self.levels:
+            assert groups is not None, "times are coupled within groups: groups are needed"
+            within = [[torch.where(own, whole, torch.nan) for own in members(groups[k])] for k in self.levels]
+        found, epsilon = [], self.epsilon.at(epoch)
+        for level in within:
+            each = [move for times in level for move in self._moves(z_bio, points, times, epsilon)]
+            found += [torch.stack(each)] if each else []
+        n_pairs = sum(map(len, found))
+        moves = sum((level.mean() for level in found), 0.0 * z_bio.sum()) / max(1, len(found))
+        ranked = self._order(z_bio, time) if self.order else 0.0 * z_bio.sum()
+        logs = {"moves": moves.detach(), "order": ranked.detach(), "n_pairs": torch.tensor(float(n_pairs))}
+        return moves + self.order * ranked, logs
+
+    def _moves(self, z_bio: Tensor, points: Tensor, time: Tensor, epsilon: float) -> Iterator[Tensor]:
+        """Mean squared move between every two successive times, over the mean squared distance of the two."""
+        for _, _, earlier, later in successive(time):
             x, y = z_bio[earlier], z_bio[later]
             plan = self.couple(points[earlier], points[later], epsilon)
             mass = plan / plan.sum().clamp(min=TINY)
@@ -90,11 +111,7 @@ class TemporalHead(AlignmentHead):
                 + mass.sum(0) @ y.square().sum(1)
                 - 2 * (mass * (x @ y.T)).sum()
             )
-            moves, n_pairs = moves + square / mean_square(x, y), n_pairs + 1
-        moves = moves / max(1, n_pairs)
-        ranked = self._order(z_bio, time) if self.order else 0.0 * z_bio.sum()
-        logs = {"moves": moves.detach(), "order": ranked.detach(), "n_pairs": torch.tensor(float(n_pairs))}
-        return moves + self.order * ranked, logs
+            yield square / mean_square(x, y)
 
     @torch.no_grad()
     def couple(self, x: Tensor, y: Tensor, epsilon: float | None = None) -> Float[Tensor, "earlier later"]:

@@ -10,9 +10,10 @@ from typing import Any
 from remadom.registry import Registry
 from remadom.types import BridgeEdges
 
-INPUTS = ("z_bio", "batches", "views", "seeds", "n_cells")
-"""What a run can give a bridge: the latent of all cells (cell x latent tensor), their batch codes (tensor), the
-views of the modalities by name, known pairs (:class:`BridgeEdges`), and the number of cells."""
+INPUTS = ("z_bio", "batches", "batch_names", "views", "seeds", "n_cells")
+"""What a run can give a bridge: the latent of all cells (cell x latent tensor), their batch codes (tensor) and the
+names of the batches, the views of the modalities by name, known pairs (:class:`BridgeEdges`), and the number of
+cells."""
 
 
 class Bridge(ABC):
@@ -30,7 +31,7 @@ class Bridge(ABC):
 
     def build_from(self, inputs: Mapping[str, Any]) -> BridgeEdges:
         """:meth:`build` with those of the inputs that it names."""
-        return self.build(**{name: inputs[name] for name in self.inputs()})
+        return self.build(**{name: inputs[name] for name in self.inputs() if name in inputs})
 
 
 BRIDGES: Registry[Bridge] = Registry("bridge provider")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from remadom.bridges.base import BRIDGES, Bridge
 from remadom.bridges.filtering import agreement
 from remadom.bridges.neighbors import joined, mutual_pairs, near
-from remadom.errors import InputError
+from remadom.errors import InputError, nearest
 from remadom.solvers.ann import Backend, Metric
 from remadom.types import BridgeEdges
 
@@ -38,7 +39,8 @@ class MNNBridge(Bridge):
     pairs
         With more than two batches: ``"all"`` pairs of batches, or a ``"star"`` from the reference to each.
     reference
-        Code of the batch at the center of the star; the largest batch (the first of equals) if not given.
+        Name of the batch at the center of the star (its code, where :meth:`build` is given no names); the largest
+        batch (the first of equals) if not given.
     """
 
     def __init__(
@@ -48,12 +50,12 @@ class MNNBridge(Bridge):
         metric: Metric = "euclidean",
         ann_backend: Backend | None = None,
         pairs: Literal["all", "star"] = "all",
-        reference: int | None = None,
+        reference: int | str | None = None,
     ) -> None:
         self.k, self.metric, self.ann_backend = k, metric, ann_backend
         self.pairs, self.reference = pairs, reference
 
-    def build(self, z_bio: Tensor, batches: Tensor) -> BridgeEdges:
+    def build(self, z_bio: Tensor, batches: Tensor, batch_names: Sequence[str] | None = None) -> BridgeEdges:
         """Edges between the batches.
 
         Parameters
@@ -62,6 +64,8 @@ class MNNBridge(Bridge):
             Latent of all cells, cell x latent, finite.
         batches
             Code of each cell's batch; -1 is none, and such cells are left out.
+        batch_names
+            Name of each code.
 
         Raises
         ------
@@ -79,7 +83,7 @@ class MNNBridge(Bridge):
             code: near(points[own], self.k, self.metric, self.ann_backend) for code, own in cells.items()
         }
         found = []
-        for a, b in self._pairs(cells):
+        for a, b in self._pairs(cells, batch_names):
             i, j, weight = mutual_pairs(
                 points[cells[a]], points[cells[b]], self.k, self.metric, self.ann_backend
             )
@@ -92,14 +96,19 @@ class MNNBridge(Bridge):
             )
         return edges
 
-    def _pairs(self, cells: dict[int, np.ndarray]) -> list[tuple[int, int]]:
+    def _pairs(
+        self, cells: dict[int, np.ndarray], batch_names: Sequence[str] | None
+    ) -> list[tuple[int, int]]:
         if self.pairs == "all":
             return list(combinations(cells, 2))
-        center = self.reference
-        if center is None:
+        if self.reference is None:
             center = max(cells, key=lambda code: len(cells[code]))
-        if center not in cells:
-            raise InputError(
-                f"bridge 'mnn': found reference = {center}, expected the code of a batch with cells: {list(cells)}"
-            )
+        else:
+            known = {str(code if batch_names is None else batch_names[code]): code for code in cells}
+            if str(self.reference) not in known:
+                raise InputError(
+                    f"bridge.mnn.reference: unknown batch {str(self.reference)!r}, or one without cells: "
+                    f"{nearest(str(self.reference), known)}"
+                )
+            center = known[str(self.reference)]
         return [(center, code) for code in cells if code != center]

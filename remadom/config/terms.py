@@ -114,7 +114,12 @@ def build_structure(
     codes, names = groups["batch"]
     batches = np.full(source.n_cells, -1, dtype=np.int64)
     batches[cells] = codes[cells]
-    inputs = {"batches": torch.from_numpy(batches), "views": views, "n_cells": source.n_cells}
+    inputs = {
+        "batches": torch.from_numpy(batches),
+        "batch_names": names,
+        "views": views,
+        "n_cells": source.n_cells,
+    }
     if "seeds" in reads:
         inputs["seeds"] = known_pairs(source.obs, config.bridge.seeds)
     return Structure(

@@ -195,8 +195,13 @@ def test_more_batches_in_pairs_or_as_a_star_and_cells_without_a_batch_left_out()
     assert met() == {(0, 1), (0, 2), (1, 2)}
     assert met(pairs="star") == {(0, 1), (1, 2)}
     assert met(pairs="star", reference=2) == {(0, 2), (1, 2)}
-    with pytest.raises(InputError, match=r"reference = 7.*\[0, 1, 2\]"):
+    with pytest.raises(InputError, match=r"unknown batch '7'.*valid: 0, 1, 2"):
         met(pairs="star", reference=7)
+    named = MNNBridge(k=5, pairs="star", reference="lane 3").build(z, codes, ["lane 1", "lane 2", "lane 3"])
+    star = MNNBridge(k=5, pairs="star", reference=2).build(z, codes)
+    assert torch.equal(named.src, star.src)
+    with pytest.raises(InputError, match=r"unknown batch 'lane 4'.*did you mean 'lane"):
+        MNNBridge(k=5, pairs="star", reference="lane 4").build(z, codes, ["lane 1", "lane 2", "lane 3"])
 
 
 def test_mnn_needs_two_batches():

@@ -169,6 +169,17 @@ def test_posterior_uses_only_cells_that_have_both():
     assert head(posteriors={"rna": p, "adt": q}, groups=batch)[0] == 0
 
 
+def test_contrast_at_two_levels_is_their_mean():
+    posteriors = {"rna": gaussians(), "adt": gaussians(seed=1)}
+    groups = {"dataset": torch.arange(20) // 10, "batch": torch.arange(20) // 5}
+
+    def loss(key):
+        return HEADS.build("posterior", group_key=key)(posteriors=posteriors, groups=groups)[0].item()
+
+    assert loss(("dataset", "batch")) == pytest.approx((loss("dataset") + loss("batch")) / 2, rel=1e-5)
+    assert loss("dataset") != pytest.approx(loss("batch"), rel=1e-3)
+
+
 def test_the_discriminator_learns_and_the_latent_unlearns():
     torch.manual_seed(0)
     head = HEADS.build("adversarial")
@@ -247,6 +258,45 @@ def test_crossgraph_is_the_dense_product(hops: int):
     loss, logs = head(z_bio=z, graph=dense_graph(A), edges=edges)
     torch.testing.assert_close(loss, expected)
     assert logs["n_edges"] == 3
+
+
+def test_crossgraph_takes_edges_between_batches_of_a_data_set_and_between_data_sets():
+    """Four batches of two data sets: one edge within a batch counts nowhere, the others at one level each."""
+    z, graph = torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), dense_graph(torch.ones(8, 8))
+    groups = {"dataset": torch.arange(8) // 4, "batch": torch.arange(8) // 2}
+    ends = torch.tensor([[0, 1], [0, 3], [1, 6], [4, 7]])
+    edges = BridgeEdges.of(ends[:, 0], ends[:, 1], None, 8)
+
+    def loss(chosen, key=None):
+        kept = BridgeEdges.of(ends[chosen, 0], ends[chosen, 1], None, 8)
+        return HEADS.build("crossgraph", group_key=key)(z_bio=z, graph=graph, edges=kept, groups=groups)[0]
+
+    found, logs = HEADS.build("crossgraph", group_key=("dataset", "batch"))(
+        z_bio=z, graph=graph, edges=edges, groups=groups
+    )
+    torch.testing.assert_close(found, (loss([1, 3]) + loss([2])) / 2)
+    assert logs["n_edges"] == 3
+    torch.testing.assert_close(loss([0, 1, 2, 3], "dataset"), loss([2]))
+
+
+def test_times_are_coupled_within_the_groups_of_each_level():
+    time = torch.tensor([0.0, 0.0, 1.0, 1.0] * 4)
+    z = torch.randn(16, 3, generator=torch.Generator().manual_seed(2))
+    groups = {"dataset": torch.arange(16) // 8, "batch": torch.arange(16) // 4}
+
+    def moves(key, at=None):
+        head = HEADS.build("temporal", group_key=key, order=0.0)
+        assert head.group_keys == ("time", *([key] if isinstance(key, str) else key or ()))
+        own = slice(None) if at is None else at
+        loss, logs = head(z_bio=z[own], time=time[own], groups={k: g[own] for k, g in groups.items()})
+        return loss.item(), int(logs["n_pairs"])
+
+    apart = [moves(None, slice(start, start + 8))[0] for start in (0, 8)]
+    assert moves("dataset") == (pytest.approx(sum(apart) / 2, rel=1e-5), 2)
+    assert moves("dataset")[0] != pytest.approx(moves(None)[0], rel=1e-3)
+    both, n_pairs = moves(("dataset", "batch"))
+    assert both == pytest.approx((moves("dataset")[0] + moves("batch")[0]) / 2, rel=1e-5)
+    assert n_pairs == 6
 
 
 def test_crossgraph_without_edges_is_zero():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from remadom.shapes import Float, Int
+from remadom.shapes import Bool, Float, Int
 
 
 class BatchCovariates(nn.Module):
@@ -34,6 +37,21 @@ class BatchCovariates(nn.Module):
         self.seen.zero_()
         self.seen[batch_labels[(batch_labels >= 0) & (batch_labels < self.width)]] = 1.0
 
+    def known(self, batch_labels: Int[Tensor, " cell"]) -> Bool[Tensor, " cell"]:
+        """Which cells are of a batch in which the modality was measured."""
+        codes = batch_labels.clamp(0, self.width - 1)
+        return (batch_labels == codes) & (self.seen[codes] > 0)
+
+    @contextmanager
+    def without(self, code: int) -> Iterator[None]:
+        """As if the modality had never been measured in this batch."""
+        before = self.seen.clone()
+        self.seen[code] = 0.0
+        try:
+            yield
+        finally:
+            self.seen.copy_(before)
+
     def forward(
         self, n_cells: int, batch_labels: Int[Tensor, " cell"] | None
     ) -> Float[Tensor, "cell group"] | None:
@@ -43,6 +61,5 @@ class BatchCovariates(nn.Module):
         average = (self.seen / self.seen.sum().clamp(min=1)).expand(n_cells, -1)
         if batch_labels is None:
             return average
-        codes = batch_labels.clamp(0, self.width - 1)
-        known = (batch_labels == codes) & (self.seen[codes] > 0)
-        return torch.where(known.unsqueeze(1), F.one_hot(codes, self.width).to(average.dtype), average)
+        one_hot = F.one_hot(batch_labels.clamp(0, self.width - 1), self.width).to(average.dtype)
+        return torch.where(self.known(batch_labels).unsqueeze(1), one_hot, average)

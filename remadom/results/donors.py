@@ -79,6 +79,8 @@ class Donors:
         Depth, where the decoder scales with that of the cell.
     weight
         Share of the donors in what is expected of a cell, on the scale; the decoder has the rest.
+    batch
+        Code of the batch of each donor; not kept with the run.
     """
 
     places: Mapping[str, Places]
@@ -87,6 +89,7 @@ class Donors:
     scale: Scale
     total: float | None
     weight: float = 0.5
+    batch: np.ndarray | None = None
 
     @classmethod
     def of(cls, assembly: Assembly, modality: str) -> Donors | None:
@@ -111,7 +114,15 @@ class Donors:
             values = sp.csr_matrix(sp.diags(total / totals) @ values)
         values.data = scale.to(values.data).astype(np.float32)
         axes = {m: _axes(assembly, m, cells[source.has[m][cells]]) for m in others}
-        return cls(places_of(assembly.model, assembly.loader(cells), axes), axes, values, scale, total)
+        places = places_of(assembly.model, assembly.loader(cells), axes)
+        return cls(places, axes, values, scale, total, batch=assembly.groups["batch"][0][cells])
+
+    def without_batch(self, code: int) -> Donors:
+        """The donors of the other batches."""
+        assert self.batch is not None, "donors that were read from a file have no batches"
+        kept = np.flatnonzero(self.batch != code)
+        places = {m: part.among(kept) for m, part in self.places.items()}
+        return replace(self, places=places, values=self.values[kept], batch=self.batch[kept])
 
     def expected(self, places: Mapping[str, Places], library: np.ndarray | None) -> np.ndarray:
         """Values of cells, cell x feature; NaN for cells that no donor is like.

@@ -26,7 +26,8 @@ from remadom.eval.figures import (
 from remadom.eval.layout import plane
 from remadom.eval.report import FIGURES
 from remadom.results.arrays import labels_of, names_of
-from remadom.results.imputation import LEVEL, Predicted
+from remadom.results.imputation import Predicted
+from remadom.results.intervals import LEVEL
 from remadom.results.measures import Measured
 from remadom.train.callbacks import History
 from remadom.types import Latent

@@ -19,7 +19,8 @@ from remadom.eval.baselines import MOST_FITTED
 from remadom.eval.halves import FEATURES as COMPARED_FEATURES
 from remadom.eval.trust import most_compared
 from remadom.results.donors import MOST
-from remadom.results.imputation import DRAWN, FEATURES, FEWEST, LEVELS, asked, without
+from remadom.results.imputation import FEATURES, asked, without
+from remadom.results.intervals import DRAWN, FEWEST, LEVELS
 from remadom.results.problems import CELLS
 from remadom.train.coordinates import SAMPLE
 from remadom.train.embedding import embed_cells
@@ -234,12 +235,15 @@ def _scored(assembly: Assembly) -> dict[str, _Scored]:
     found, paired = {}, assembly.diagnosis.problem.kind == "paired"
     unseen = min(CELLS, len(assembly.split.val) + len(assembly.split.test)) if paired else 0
     for modality in assembly.model.decoders:
+        decoder = assembly.model.decoder(modality)
         cells, checked, _ = asked(assembly, modality)
         size, train = len(assembly.source.features[modality]), assembly.split.train
         most, features = max(2 * FEWEST, DRAWN // size), min(FEATURES, size)
         fitted = min(MOST_FITTED, int(assembly.source.has[modality][train].sum()))
         if len(cells):
             drawn = min(most, len(cells)) + min(most, len(checked))
+            if int(decoder.batch.seen.sum()) > 1:  # the calibrating ones a second time, as of another batch
+                drawn += min(most, len(checked) if len(checked) >= FEWEST else len(cells) // 2)
             found[modality] = _Scored(
                 cells,
                 drawn,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,24 +13,18 @@ from remadom.data.modality import modality_named
 from remadom.data.source import Source
 from remadom.eval.baselines import baselines
 from remadom.eval.imputation import binary_metrics, imputation_metrics
-from remadom.eval.intervals import calibrated_widths, coverage, shifted, widened
 from remadom.eval.scales import Scale, scale_of
-from remadom.results.donors import Donors, at_depth, donated
+from remadom.results.donors import Donors
+from remadom.results.intervals import FEWEST, LEVEL, Widths, donated_to, intervals_of, true_values
 from remadom.train.imputation import impute_cells
 from remadom.utils.seed import derive
 
-LEVEL = 0.9
-LEVELS = (0.5, 0.6, 0.7, 0.8, LEVEL, 0.95)
 VALUES = 6_000_000
 """Most values (cells times features) of a modality that are scored."""
 FEATURES = 5000
 """Most features that are scored: those that the training cells show most."""
 SHOWN = 2000
 """Training cells that say which features these are."""
-DRAWN = 500_000
-"""Most values for which intervals are made: each takes as long as sixty predictions."""
-FEWEST = 20
-"""Fewest cells on which intervals are calibrated."""
 JUDGED = {False: ("pearson", "rmse"), True: ("auroc_cell", "auprc_cell")}
 """Scores on which a baseline can beat the model: for counts and other values, and for open peaks."""
 
@@ -52,7 +46,7 @@ class Predicted:
     coverages
         Measured share by level.
     widths
-        By which the 90 % intervals were widened, one a feature, on the scale; ``None`` without calibration cells.
+        By which the 90 % intervals were widened on the scale; ``None`` without calibration cells.
     donors
         Training cells that give their values beside the decoder.
     scores
@@ -66,7 +60,7 @@ class Predicted:
     scale: Scale
     intervals: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     coverages: Mapping[float, float]
-    widths: np.ndarray | None
+    widths: Widths | None
     donors: Donors | None
     scores: dict[str, Any]
 
@@ -120,7 +114,7 @@ def predicted(
     decoded = expected_of(assembly, hidden, modality, cells)
     donors, expected = _with_donors(assembly, hidden, modality, cells, checked, decoded)
     decoded, expected = decoded[:, features], expected[:, features]
-    ends = _intervals(assembly, hidden, modality, cells, checked, donors)
+    ends = intervals_of(assembly, hidden, modality, cells, checked, donors)
     guesses = baselines(
         hidden,
         modality,
@@ -141,6 +135,7 @@ def predicted(
         "interval_width": _mean_width(scale.to(ends.lower), scale.to(ends.upper)),
         "scale": scale.words,
         "n_calibrating": ends.n_calibrating,
+        "shift_unknown": bool(ends.n_elsewhere and ends.widths is not None and ends.widths.elsewhere is None),
         "donors_weight": None if donors is None else donors.weight,
         "decoder": _scores(decoded, truth, scale, binary=binary),
         "baselines": others,
@@ -174,14 +169,6 @@ def alone(source: Source, modality: str, cells: np.ndarray) -> Source:
     return source
 
 
-def true_values(assembly: Assembly, modality: str, cells: np.ndarray) -> np.ndarray:
-    """Measured values of a modality, cell x feature; NaN for zeros where they say that nothing was measured."""
-    truth: np.ndarray = assembly.measured.rows(modality, cells).toarray()
-    if not assembly.model.decoder(modality).scores_zeros:
-        truth[truth == 0] = np.nan
-    return truth
-
-
 def expected_of(assembly: Assembly, source: Source, modality: str, cells: np.ndarray) -> np.ndarray:
     """Expected values of a modality, cell x feature, from what the source has of these cells."""
     blocks = impute_cells(assembly.model, assembly.loader(cells, source), modality)
@@ -203,10 +190,10 @@ def _with_donors(
     donors = Donors.of(assembly, modality)
     if donors is None:
         return None, decoded
-    given = _donated(assembly, donors, source, modality, cells)
+    given = donated_to(assembly, donors, source, modality, cells)
     if len(checked) >= FEWEST:
         told = expected_of(assembly, source, modality, checked)
-        theirs = _donated(assembly, donors, source, modality, checked)
+        theirs = donated_to(assembly, donors, source, modality, checked)
         donors = donors.weighed(told, theirs, true_values(assembly, modality, checked))
         return donors, donors.mixed(decoded, given)
     if len(cells) < 2 * FEWEST:
@@ -216,102 +203,6 @@ def _with_donors(
         weighed = donors.weighed(decoded[others], given[others], truth[others])
         expected[mine] = weighed.mixed(decoded[mine], given[mine])
     return donors.weighed(decoded, given, truth), expected
-
-
-def _donated(
-    assembly: Assembly,
-    donors: Donors,
-    source: Source,
-    modality: str,
-    cells: np.ndarray,
-    totals: np.ndarray | None = None,
-) -> np.ndarray:
-    return np.concatenate(
-        list(donated(donors, assembly.model, assembly.loader(cells, source), modality, totals))
-    )
-
-
-class _Intervals(NamedTuple):
-    truth: np.ndarray
-    expected: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    coverages: dict[float, float]
-    widths: np.ndarray | None
-    n_calibrating: int
-
-
-def _intervals(
-    assembly: Assembly,
-    source: Source,
-    modality: str,
-    cells: np.ndarray,
-    checked: np.ndarray,
-    donors: Donors | None,
-) -> _Intervals:
-    """Intervals of some of the cells, calibrated on some of the checked ones.
-
-    Without enough of these, those of every second cell are calibrated on the others.
-    """
-    most = max(2 * FEWEST, DRAWN // len(source.features[modality]))
-    rng = np.random.default_rng(derive(assembly.config.optim.seed, "intervals"))
-    cells, checked = (np.sort(rng.permutation(some)[:most]) for some in (cells, checked))
-    if len(checked) < FEWEST:
-        checked, cells = (cells[::2], cells[1::2]) if len(cells) >= 2 * FEWEST else (cells[:0], cells)
-    if not len(checked):
-        # a shift takes zeros out of the intervals of counts, and only calibration puts them back
-        donors = None
-    scale = scale_of(assembly.model.decoder(modality).support)
-    truth, expected, ends = _drawn(assembly, source, modality, cells, donors)
-    calibrating = _drawn(assembly, source, modality, checked, donors) if len(checked) else None
-    coverages, widths = {}, None
-    for level in LEVELS:
-        if calibrating is not None:
-            known, _, raw = calibrating
-            wider = calibrated_widths(*raw[level], known, level=level, scale=scale)
-            ends[level] = widened(*ends[level], wider, scale)
-            widths = wider if level == LEVEL else widths
-        coverages[level] = coverage(*ends[level], truth)
-    return _Intervals(truth, expected, *ends[LEVEL], coverages, widths, len(checked))
-
-
-def _drawn(
-    assembly: Assembly, source: Source, modality: str, cells: np.ndarray, donors: Donors | None
-) -> tuple[np.ndarray, np.ndarray, dict[float, tuple[np.ndarray, np.ndarray]]]:
-    """Measured values, expected values and the model's own intervals by level, at the true depth."""
-    truth = true_values(assembly, modality, cells)
-    totals = np.ones(source.n_cells, dtype=np.float32)
-    totals[cells] = np.maximum(np.nansum(truth, axis=1), 1)
-    blocks = list(
-        impute_cells(
-            assembly.model,
-            assembly.loader(cells, source),
-            modality,
-            totals=totals,
-            levels=LEVELS,
-            seed=derive(assembly.config.optim.seed, "draws"),
-        )
-    )
-    ends = {
-        level: (
-            np.concatenate([block.intervals[level][0] for block in blocks]),
-            np.concatenate([block.intervals[level][1] for block in blocks]),
-        )
-        for level in LEVELS
-    }
-    expected = np.concatenate([block.expected for block in blocks])
-    decoder = assembly.model.decoder(modality)
-    if decoder.support == "counts" and decoder.scores_zeros and not getattr(decoder, "library", False):
-        # it does not scale with the depth: we do
-        factor = totals[cells, None] / np.maximum(expected.sum(1, keepdims=True), np.finfo(np.float32).tiny)
-        expected = expected * factor
-        ends = {level: (low * factor, up * factor) for level, (low, up) in ends.items()}
-    if donors is not None and decoder.support != "events":
-        given = at_depth(_donated(assembly, donors, source, modality, cells, totals), truth, donors.scale)
-        mixed = donors.mixed(expected, given)
-        ends = {level: shifted(pair, expected, mixed, donors.scale) for level, pair in ends.items()}
-        expected = mixed
-    return truth, expected, ends
 
 
 def _scores(expected: np.ndarray, truth: np.ndarray, scale: Scale, *, binary: bool) -> dict[str, float]:

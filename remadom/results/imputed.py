@@ -16,7 +16,7 @@ from remadom.errors import InputError, nearest
 from remadom.eval.intervals import shifted, widened
 from remadom.eval.scales import scale_of
 from remadom.results.donors import donated, load_donors
-from remadom.results.imputation import LEVEL
+from remadom.results.intervals import LEVEL, Widths, measured_in
 from remadom.train.imputation import AVERAGE, impute_cells
 
 OWN, MEAN = "own", "average"
@@ -69,7 +69,11 @@ def write_imputed(
     cells = np.flatnonzero(~has) if missing else np.arange(source.n_cells)
     if not len(cells):
         raise InputError(f"every cell has {modality}; leave out --missing to denoise what was measured")
-    widths = trained.calibration.get(modality) if intervals else None
+    widths = Widths.from_arrays(trained.calibration, modality) if intervals else None
+    codes = trained.batches_of(source)[0][cells]
+    measured = measured_in(
+        model.decoder(modality), codes if as_batch in (None, AVERAGE) else codes * 0 + as_batch
+    )
     layers = [*(["lower", "upper"] if intervals else []), *(f"draw_{i + 1}" for i in range(samples))]
     obs = source.obs.iloc[cells].copy()
     obs["measured"] = has[cells]
@@ -101,14 +105,16 @@ def write_imputed(
             n_drawn=samples,
             seed=trained.config.optim.seed,
         )
+        done = 0
         for block, found in zip(decoded, given, strict=False):
+            rows = slice(done, done := done + len(block.expected))
             expected, ends = block.expected, list(block.intervals.get(LEVEL, ()))
             if donors is not None and found is not None:
                 expected = donors.mixed(block.expected, found)
                 if ends and widths is not None and support != "events":
                     ends = list(shifted((ends[0], ends[1]), block.expected, expected, donors.scale))
             if ends and widths is not None:
-                ends = list(widened(ends[0], ends[1], widths, scale_of(support)))
+                ends = list(widened(ends[0], ends[1], widths.of(measured[rows]), scale_of(support)))
             if support == "events":
                 ends = [np.minimum(end, 1) for end in ends]
             if depth is not None:

@@ -12,7 +12,8 @@ from remadom.eval.imputation import imputation_metrics
 from remadom.eval.metrics import embedding_metrics
 from remadom.eval.scales import scale_of
 from remadom.results.arrays import batches_of, labels_of, names_of, patterns_of
-from remadom.results.imputation import Predicted, alone, expected_of, true_values
+from remadom.results.imputation import Predicted, alone, expected_of
+from remadom.results.intervals import true_values
 from remadom.types import Latent
 
 CELLS = 1000

@@ -65,9 +65,9 @@ def record(assembly: Assembly, history: History, out: RunDir, *, warned: Sequenc
     for name, found in ((ALIGNMENT, measured.alignment), (BRIDGE, measured.bridge)):
         if found is not None:
             out.write_json(name, found)
-    widths = {m: values.widths for m, values in measured.predicted.items() if values.widths is not None}
+    widths = [v.widths.arrays(m) for m, v in measured.predicted.items() if v.widths is not None]
     if widths:
-        write_arrays(out / CALIBRATION, widths)
+        write_arrays(out / CALIBRATION, {name: array for arrays in widths for name, array in arrays.items()})
     donors = {m: values.donors for m, values in measured.predicted.items() if values.donors is not None}
     if donors:
         write_arrays(out / DONORS, arrays_of(donors))

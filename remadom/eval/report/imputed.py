@@ -79,6 +79,14 @@ def parts(modality: str, scores: Mapping[str, Any]) -> list[Part]:
         found.append(
             Text(f"The 90 % intervals hold {scores['coverage_90']:.1%} of the held-out values{words}.")
         )
+    if scores.get("shift_unknown"):
+        found.append(
+            Text(
+                f"Some of these cells are of batches without measured {titled(modality)}, and only one batch has it: "
+                "nothing tells how far batches lie apart, so the intervals of these cells are too narrow.",
+                warning=True,
+            )
+        )
     return found
 
 

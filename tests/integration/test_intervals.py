@@ -1,0 +1,103 @@
+"""Intervals of imputed values in batches that have the modality and in batches that never had it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from remadom import imputing, run, sharing
+from remadom.config.trained import Trained
+from remadom.results import intervals
+from remadom.results.intervals import Widths
+
+BATCHES, CELLS, GENES, PROTEINS = 5, 80, 40, 8
+
+
+def cells(n_measured: int = BATCHES) -> dict[str, ad.AnnData]:
+    """Two types of cells; each batch has a factor of its own for every protein, and some batches no protein."""
+    rng = np.random.default_rng(0)
+    batch, kind = np.repeat(np.arange(BATCHES), CELLS), np.tile([0, 1], BATCHES * CELLS // 2)
+    names = [f"cell{i}" for i in range(len(batch))]
+    genes = rng.poisson(np.exp(rng.normal(0.5, 1, (2, GENES)))[kind])
+    shift = np.exp(rng.normal(0, 0.7, (BATCHES, PROTEINS)))
+    proteins = rng.poisson(20 * np.exp(rng.normal(0, 0.8, (2, PROTEINS)))[kind] * shift[batch])
+
+    def table(values: np.ndarray, at: np.ndarray) -> ad.AnnData:
+        found = ad.AnnData(sp.csr_matrix(values[at].astype(np.float32)))
+        found.obs_names, found.obs["batch"] = np.array(names)[at], batch[at].astype(str)
+        found.var_names = [f"{values.shape[1]}_{j}" for j in range(values.shape[1])]
+        return found
+
+    return {"rna": table(genes, batch >= 0), "adt": table(proteins, batch < n_measured)}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> dict:
+    return {
+        "data": {"batch_key": "batch", "val_fraction": 0.2},
+        "model": {"latent_bio": 4},
+        "optim": {"epochs": 25, "batch_size": 32, "early_stopping": {"enabled": False}},
+        "evaluation": {"figures": False, "holdout": {"adt": {"batches": ["4"]}}},
+        "logging": {"run_dir": str(tmp_path / "run")},
+    }
+
+
+def scores(folder: Path) -> dict:
+    found: dict = json.loads((folder / "metrics.final.json").read_text())["evaluation"]["imputation"]["adt"]
+    return found
+
+
+def test_a_batch_without_the_modality_has_widths_of_its_own(raw: dict, tmp_path: Path, monkeypatch):
+    done = run.train(raw, data=cells())
+    found = scores(tmp_path / "run")
+    arrays = np.load(tmp_path / "run" / "calibration.npz")
+    assert set(arrays) >= {"adt", "adt/elsewhere"}
+    assert (arrays["adt/elsewhere"] > arrays["adt"]).mean() > 0.8
+    assert not found["shift_unknown"]
+    assert found["coverage_90"] >= 0.85
+
+    # a batch that is left out for a moment is back afterwards
+    assert done.assembly.model.decoder("adt").batch.seen.tolist() == [1, 1, 1, 1, 0]
+
+    trained = Trained.load(tmp_path / "run")
+    out = imputing.impute(tmp_path / "run", "adt", tmp_path / "adt.h5ad", cells())
+    written = ad.read_h5ad(out)
+    apart = np.log1p(written.layers["upper"]) - np.log1p(written.layers["lower"])
+    apart = np.asarray(apart)
+    batch = written.obs["batch"].astype(str).to_numpy()
+    assert apart[batch == "4"].mean() > 1.3 * apart[batch == "0"].mean()
+    as_one = ad.read_h5ad(imputing.impute(tmp_path / "run", "adt", tmp_path / "as_one.h5ad", cells(), batch="0"))
+    same = np.log1p(as_one.layers["upper"]) - np.log1p(as_one.layers["lower"])
+    assert np.asarray(same)[batch == "4"].mean() < apart[batch == "4"].mean()
+
+    shared = Trained.load(sharing.save(trained.path.parent, tmp_path / "model", data=cells()))
+    kept = Widths.from_arrays(shared.calibration, "adt")
+    assert kept is not None
+    np.testing.assert_array_equal(kept.elsewhere, arrays["adt/elsewhere"])
+
+    monkeypatch.setattr(intervals, "_as_of_other_batches", lambda *_: None)
+    raw["logging"]["run_dir"] = str(tmp_path / "without")
+    run.train(raw, data=cells())
+    assert scores(tmp_path / "without")["coverage_90"] < found["coverage_90"] - 0.1
+
+
+def test_one_batch_with_the_modality_tells_nothing_of_others_and_the_report_says_so(
+    raw: dict, tmp_path: Path
+):
+    raw["evaluation"]["holdout"]["adt"] = {"batches": ["1", "2", "3", "4"]}
+    run.train(raw, data=cells())
+    assert scores(tmp_path / "run")["shift_unknown"]
+    assert set(np.load(tmp_path / "run" / "calibration.npz")) & {"adt", "adt/elsewhere"} == {"adt"}
+    assert "only one batch has it" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_cells_without_widths_elsewhere_get_those_of_the_others():
+    here = np.array([0.1, 0.2])
+    assert Widths(here).of(np.array([True, False])).tolist() == [[0.1, 0.2], [0.1, 0.2]]
+    assert Widths(here, here + 1).of(np.array([True, False])).tolist() == [[0.1, 0.2], [1.1, 1.2]]
+    assert Widths.from_arrays({}, "adt") is None

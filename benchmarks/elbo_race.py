@@ -7,8 +7,8 @@ TOTALVI those that have RNA and proteins; a tenth of them is held out, the same 
 same counts. The peer trains with its defaults and its whole schedule; remadom as ``remadom train`` chooses. Each
 program runs in a process of its own, one after the other. Printed: the negative ELBO of the held-out cells (nats a
 cell: reconstruction and Kullback-Leibler term, unweighted) that each ends with, the seconds of training that it took,
-and the seconds after which remadom was at what the peer ended with. Both figures are bounds on the log-likelihood of the
-same counts given their totals; the likelihoods are each program's own defaults.
+and the seconds after which remadom was at what the peer ended with. Both figures are bounds on the log-likelihood of
+the same counts given their totals; the likelihoods are each program's own defaults.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def prepare(file: Path, model: str, n_cells: int | None, out: Path) -> int:
     made = {}
     for m, part in parts.items():
         x = part[names]
-        counts = x.layers["counts"] if "counts" in x.layers else x.X
+        counts = x.layers.get("counts", x.X)
         obs = x.obs[["batch"]].astype(str).assign(split=split)
         few = m == "adt" and hasattr(counts, "toarray")  # TOTALVI reads proteins as a dense matrix
         made[m] = ad.AnnData(counts.toarray() if few else counts.copy(), obs=obs, var=x.var[[]])
@@ -79,13 +79,14 @@ def peer(model: str, file: Path, threads: int) -> dict[str, list[float]]:
         )  # fmt: skip
         net = scvi.model.TOTALVI(data)
     split = [np.flatnonzero(obs["split"] == part) for part in ("train", "val")]
+    indexing = {"external_indexing": [*split, np.zeros(0, dtype=int)]}
     began = time.perf_counter()
     net.train(
         accelerator="cpu",
         check_val_every_n_epoch=1,
         enable_progress_bar=False,
         callbacks=[Clock()],
-        datasplitter_kwargs={"external_indexing": [*split, np.zeros(0, dtype=int)]},
+        **(indexing if model == "totalvi" else {"datasplitter_kwargs": indexing}),
     )
     elbo = net.history["elbo_validation"].iloc[:, 0].astype(float).tolist()
     return {"seconds": [s - began for s in stamps], "elbo": elbo}

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from remadom import run
 from remadom.config.build import Assembly
 from remadom.config.load import gather, overlay
 from remadom.results.agreement import embedded_from
+from remadom.results.imputation import asked, predicted
 from remadom.train.embedding import embed_cells
 
 Scores = dict[str, list[float]]
@@ -25,11 +26,14 @@ MOST = 5000
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its file, the columns by which its embedding is scored, and between which batches labels go."""
+    """A data set: its file, the columns by which its embedding is scored, between which batches labels go, and batches
+    whose hidden values are also scored alone.
+    """
 
     file: str
     labels: Mapping[str, str]
     transfer: Mapping[str, tuple[str, str]]
+    alone: Mapping[str, str] = field(default_factory=dict)
 
 
 DATA = {
@@ -46,6 +50,7 @@ DATA = {
         "pbmc_multistudy_cite_mosaic.h5mu",
         {"truth, ": "cell_type", "derived, ": "cell_type_pred"},
         {"labels to TEA, ADT": ("", "teaseq_pbmc_test")},
+        {"REAP-seq, ": "reapseq_pbmc_pbmc3"},
     ),
 }
 
@@ -70,7 +75,7 @@ def of_run(
     found = {"seconds, training": done.metrics["run"]["seconds"]}
     z = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells))).z_bio.numpy()
     found |= of_embedding(DATA[name], assembly, z)
-    found |= of_hidden(assembly, hidden["hidden"], done.metrics)
+    found |= of_hidden(assembly, hidden["hidden"], done.metrics, DATA[name].alone)
     return found, assembly
 
 
@@ -116,7 +121,10 @@ def of_embedding(data: Data, assembly: Assembly, z: np.ndarray) -> dict[str, flo
 
 
 def of_hidden(
-    assembly: Assembly, hidden: Mapping[str, list[str]], metrics: Mapping[str, Any]
+    assembly: Assembly,
+    hidden: Mapping[str, list[str]],
+    metrics: Mapping[str, Any],
+    alone: Mapping[str, str],
 ) -> dict[str, float]:
     """Figures of the hidden values, from the run's own scores, and of the two halves of the hidden cells."""
     found = {}
@@ -125,6 +133,11 @@ def of_hidden(
         found |= chosen(modality, scores)
         cells = assembly.measured.obs_names.get_indexer(names)
         cells = np.sort(cells[cells >= 0])
+        for prefix, batch in alone.items():
+            own = cells[batch_names(assembly)[cells] == batch]
+            _, checked, words = asked(assembly, modality)
+            scores = predicted(assembly, modality, own, checked, words).scores
+            found |= {f"{prefix}{key}": value for key, value in chosen(modality, scores).items()}
         others = [
             m for m in assembly.measured.modalities if m != modality and assembly.measured.has[m][cells].all()
         ]

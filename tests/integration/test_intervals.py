@@ -71,7 +71,9 @@ def test_a_batch_without_the_modality_has_widths_of_its_own(raw: dict, tmp_path:
     apart = np.asarray(apart)
     batch = written.obs["batch"].astype(str).to_numpy()
     assert apart[batch == "4"].mean() > 1.3 * apart[batch == "0"].mean()
-    as_one = ad.read_h5ad(imputing.impute(tmp_path / "run", "adt", tmp_path / "as_one.h5ad", cells(), batch="0"))
+    as_one = ad.read_h5ad(
+        imputing.impute(tmp_path / "run", "adt", tmp_path / "as_one.h5ad", cells(), batch="0")
+    )
     same = np.log1p(as_one.layers["upper"]) - np.log1p(as_one.layers["lower"])
     assert np.asarray(same)[batch == "4"].mean() < apart[batch == "4"].mean()
 

@@ -71,9 +71,9 @@ def write_imputed(
         raise InputError(f"every cell has {modality}; leave out --missing to denoise what was measured")
     widths = Widths.from_arrays(trained.calibration, modality) if intervals else None
     codes = trained.batches_of(source)[0][cells]
-    measured = measured_in(
-        model.decoder(modality), codes if as_batch in (None, AVERAGE) else codes * 0 + as_batch
-    )
+    if as_batch not in (None, AVERAGE):
+        codes = np.full_like(codes, as_batch)
+    measured = measured_in(model.decoder(modality), codes)
     layers = [*(["lower", "upper"] if intervals else []), *(f"draw_{i + 1}" for i in range(samples))]
     obs = source.obs.iloc[cells].copy()
     obs["measured"] = has[cells]

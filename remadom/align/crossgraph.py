@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import scipy.sparse as sp
@@ -67,29 +67,30 @@ class CrossGraphHead(AlignmentHead):
         edges: BridgeEdges,
         groups: Mapping[str, Int[Tensor, " cell"]] | None = None,
     ) -> tuple[Tensor, Logs]:
-        kinds = [edges]
-        if self.levels:
-            assert groups is not None, "edges between groups are asked for: groups are needed"
-            kinds = [edges.take(self._crosses(edges, groups, level)) for level in range(len(self.levels))]
+        kinds = [kind for kind in self._kinds(edges, groups) if len(kind)]
         total, n_pairs = 0.0 * z_bio.sum(), 0
-        kinds = [kind for kind in kinds if len(kind)]
         for kind in kinds:
             src, dst, weight = self.correspondences(graph, kind)
             square = squared_lengths(z_bio, src, dst)
             total = total + (weight * square).sum() / weight.sum().clamp(min=TINY) / mean_square(z_bio)
             n_pairs += len(src)
-        n_edges = sum(map(len, kinds))
-        logs = {"n_edges": torch.tensor(float(n_edges)), "n_pairs": torch.tensor(float(n_pairs))}
+        counts = {"n_edges": sum(map(len, kinds)), "n_pairs": n_pairs}
+        logs = {name: torch.tensor(float(count)) for name, count in counts.items()}
         return total / max(1, len(kinds)), logs
 
-    def _crosses(self, edges: BridgeEdges, groups: Mapping[str, Tensor], level: int) -> Tensor:
-        """Which edges join two groups of a level within one group of the coarser one."""
-        at, src, dst = groups[self.levels[level]], edges.src, edges.dst
-        crosses = (at[src] != at[dst]) & (at[src] >= 0) & (at[dst] >= 0)
-        if level:
-            above = groups[self.levels[level - 1]]
-            crosses &= (above[src] == above[dst]) & (above[src] >= 0)
-        return crosses
+    def _kinds(self, edges: BridgeEdges, groups: Mapping[str, Tensor] | None) -> Iterator[BridgeEdges]:
+        """Of each level the edges that join two of its groups within one of the coarser one; all without levels."""
+        if not self.levels:
+            yield edges
+            return
+        assert groups is not None, "edges between groups are asked for: groups are needed"
+        src, dst = edges.src, edges.dst
+        inside = torch.ones_like(src, dtype=torch.bool)
+        for key in self.levels:
+            at = groups[key]
+            known = (at[src] >= 0) & (at[dst] >= 0)
+            yield edges.take(inside & known & (at[src] != at[dst]))
+            inside = known & (at[src] == at[dst])
 
     @torch.no_grad()
     def correspondences(self, graph: SparseGraph, edges: BridgeEdges) -> tuple[Tensor, Tensor, Tensor]:

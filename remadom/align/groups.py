@@ -47,10 +47,10 @@ def scopes(
     if level == 0:
         yield None
     else:
-        yield from members(groups[levels[level - 1]])
+        yield from each_group(groups[levels[level - 1]])
 
 
-def members(codes: Int[Tensor, " cell"]) -> Iterator[Bool[Tensor, " cell"]]:
+def each_group(codes: Int[Tensor, " cell"]) -> Iterator[Bool[Tensor, " cell"]]:
     """The cells of each group."""
     for code in torch.unique(codes).tolist():
         if code >= 0:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from remadom.align.base import HEADS, AlignmentHead
-from remadom.align.groups import MIN_CELLS, levels_of, members
+from remadom.align.groups import MIN_CELLS, each_group, levels_of
 from remadom.errors import InputError, nearest
 from remadom.schedule import Scheduled, schedule_of
 from remadom.shapes import Float, Int
@@ -89,7 +89,9 @@ class TemporalHead(AlignmentHead):
         within = [[whole]]
         if self.levels:
             assert groups is not None, "times are coupled within groups: groups are needed"
-            within = [[torch.where(own, whole, torch.nan) for own in members(groups[k])] for k in self.levels]
+            within = [
+                [torch.where(own, whole, torch.nan) for own in each_group(groups[k])] for k in self.levels
+            ]
         found, epsilon = [], self.epsilon.at(epoch)
         for level in within:
             each = [move for times in level for move in self._moves(z_bio, points, times, epsilon)]

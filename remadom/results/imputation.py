@@ -135,7 +135,7 @@ def predicted(
         "interval_width": _mean_width(scale.to(ends.lower), scale.to(ends.upper)),
         "scale": scale.words,
         "n_calibrating": ends.n_calibrating,
-        "shift_unknown": bool(ends.n_elsewhere and ends.widths is not None and ends.widths.elsewhere is None),
+        "shift_unknown": ends.shift_unknown,
         "donors_weight": None if donors is None else donors.weight,
         "decoder": _scores(decoded, truth, scale, binary=binary),
         "baselines": others,

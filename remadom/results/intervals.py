@@ -71,8 +71,8 @@ class Intervals(NamedTuple):
     coverages: dict[float, float]
     widths: Widths | None
     n_calibrating: int
-    n_elsewhere: int
-    """Of the cells, those of batches in which the modality was never measured."""
+    shift_unknown: bool
+    """Whether cells are of batches in which the modality was never measured, and nothing tells what these shift."""
 
 
 class _Drawn(NamedTuple):
@@ -109,7 +109,9 @@ def intervals_of(
     drawn = _draw(assembly, source, modality, cells, donors)
     calibrating = _draw(assembly, source, modality, checked, donors) if len(checked) else None
     apart = _as_of_other_batches(assembly, source, modality, checked, donors)
-    measured = measured_in(decoder, assembly.groups["batch"][0][cells])
+    codes = assembly.groups["batch"][0]
+    measured = measured_in(decoder, codes[cells])
+    alike = measured.all() or not measured_in(decoder, codes[checked]).all()
     ends, coverages, widths = dict(drawn.ends), {}, None
     for level in LEVELS:
         if calibrating is not None:
@@ -124,9 +126,8 @@ def intervals_of(
             ends[level] = widened(*ends[level], wider.of(measured), scale)
             widths = wider if level == LEVEL else widths
         coverages[level] = coverage(*ends[level], drawn.truth)
-    return Intervals(
-        drawn.truth, drawn.expected, *ends[LEVEL], coverages, widths, len(checked), int((~measured).sum())
-    )
+    unknown = widths is not None and widths.elsewhere is None and not alike
+    return Intervals(drawn.truth, drawn.expected, *ends[LEVEL], coverages, widths, len(checked), unknown)
 
 
 def measured_in(decoder: Decoder, codes: np.ndarray) -> np.ndarray:

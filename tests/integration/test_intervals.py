@@ -92,6 +92,7 @@ def test_one_batch_with_the_modality_tells_nothing_of_others_and_the_report_says
     raw: dict, tmp_path: Path
 ):
     raw["evaluation"]["holdout"]["adt"] = {"batches": ["1", "2", "3", "4"]}
+    raw["data"]["val_fraction"] = 0.4  # enough cells of the one batch to calibrate on
     run.train(raw, data=cells())
     assert scores(tmp_path / "run")["shift_unknown"]
     assert set(np.load(tmp_path / "run" / "calibration.npz")) & {"adt", "adt/elsewhere"} == {"adt"}
@@ -103,3 +104,12 @@ def test_cells_without_widths_elsewhere_get_those_of_the_others():
     assert Widths(here).of(np.array([True, False])).tolist() == [[0.1, 0.2], [0.1, 0.2]]
     assert Widths(here, here + 1).of(np.array([True, False])).tolist() == [[0.1, 0.2], [1.1, 1.2]]
     assert Widths.from_arrays({}, "adt") is None
+
+
+def test_intervals_that_are_calibrated_on_cells_of_such_batches_know_the_shift(raw: dict, tmp_path: Path):
+    """Without validation cells half of the hidden ones calibrate, and these are of the batches in question."""
+    raw["evaluation"]["holdout"]["adt"] = {"batches": ["1", "2", "3", "4"]}
+    raw["data"]["val_fraction"] = 0.0
+    raw["optim"]["epochs"] = 3
+    run.train(raw, data=cells())
+    assert not scores(tmp_path / "run")["shift_unknown"]

@@ -137,11 +137,16 @@ class GroupHead(AlignmentHead):
                 continue
             n_levels += 1
             n_pairs += len(found)
-            values = [self.compare(z_bio[a], z_bio[b], a, b, aux) for a, b in found]
-            total = total + torch.stack(values).mean()
+            total = total + self.mean_over(z_bio, found, aux)
         loss = total / max(1, n_levels)
         logs = {"n_pairs": torch.tensor(float(n_pairs)), "skipped_groups": torch.tensor(float(skipped))}
         return loss, logs
+
+    def mean_over(
+        self, z_bio: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], aux: Inputs
+    ) -> Float[Tensor, ""]:
+        """Mean of :meth:`compare` over pairs of groups, given by the places of their cells."""
+        return torch.stack([self.compare(z_bio[a], z_bio[b], a, b, aux) for a, b in pairs]).mean()
 
     @torch.no_grad()
     def by_pair(

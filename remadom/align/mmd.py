@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import PositiveFloat
@@ -12,7 +12,7 @@ from remadom.align.base import HEADS
 from remadom.align.groups import GroupHead, Inputs
 from remadom.schedule import Scheduled
 from remadom.shapes import Float, Int
-from remadom.solvers.kernel import mmd2
+from remadom.solvers.kernel import mean_mmd2, mmd2
 from remadom.types import Logs
 
 
@@ -43,6 +43,9 @@ class MMDHead(GroupHead):
         self, z_bio: Float[Tensor, "cell latent"], groups: Mapping[str, Int[Tensor, " cell"]]
     ) -> tuple[Tensor, Logs]:
         return self.over_pairs(z_bio, groups, {})
+
+    def mean_over(self, z_bio: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], aux: Inputs) -> Tensor:
+        return mean_mmd2(z_bio, pairs, self.bandwidths)
 
     def compare(self, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor:
         return mmd2(x, y, bandwidths=self.bandwidths)

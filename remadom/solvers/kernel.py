@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from remadom.errors import InputError, nearest
 
@@ -16,6 +17,9 @@ LOG2_E = math.log2(math.e)
 
 MEDIAN_ROWS = 256
 """Rows of the pooled sample that the median bandwidth looks at: 32,640 pairs."""
+
+ROWS_TOGETHER = 128
+"""Rows of a pair of samples up to which all pairs are compared at once: more are as fast one after the other."""
 
 
 def as_computed(x: Tensor) -> Tensor:
@@ -51,11 +55,11 @@ def _cosine(x: Tensor, y: Tensor) -> Tensor:
 
 
 class _KnownGradient(torch.autograd.Function):
-    """A value whose gradients in two tensors were computed along with it."""
+    """A value whose gradients in some tensors were computed along with it: the tensors, then the gradients."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, x: Tensor, y: Tensor, slope_x: Tensor, slope_y: Tensor) -> Tensor:
-        ctx.save_for_backward(slope_x, slope_y)
+    def forward(ctx: Any, value: Tensor, *samples_and_slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(*samples_and_slopes[len(samples_and_slopes) // 2 :])
         return value.clone()
 
     @staticmethod
@@ -66,16 +70,16 @@ class _KnownGradient(torch.autograd.Function):
                 "leave their loss out of what is differentiated twice"
             )
         grad = grad[..., None, None]
-        slopes = (slope * grad for slope in ctx.saved_tensors)
-        return None, *slopes, None, None
+        slopes = [slope * grad for slope in ctx.saved_tensors]
+        return None, *slopes, *(None for _ in slopes)
 
 
-def attach_gradient(value: Tensor, x: Tensor, y: Tensor, slope_x: Tensor, slope_y: Tensor) -> Tensor:
-    """``value`` (...), detached, as a function of ``x`` and ``y`` with the known first derivatives ``slope_*``.
+def attach_gradient(value: Tensor, samples: Sequence[Tensor], slopes: Sequence[Tensor]) -> Tensor:
+    """``value`` (...), detached, as a function of the ``samples`` with the known first derivatives ``slopes``.
 
     A second derivative is refused instead of being zero.
     """
-    known: Tensor = _KnownGradient.apply(value.detach(), x, y, slope_x, slope_y)  # type: ignore[no-untyped-call]
+    known: Tensor = _KnownGradient.apply(value.detach(), *samples, *slopes)  # type: ignore[no-untyped-call]
     return known
 
 
@@ -135,13 +139,13 @@ def cost_pull(coupling: Tensor, x: Tensor, y: Tensor, metric: str) -> tuple[Tens
     return of_x, of_y
 
 
-def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
-    """Median of the squared distances between the rows of the pooled sample: the sigma^2 of an RBF kernel.
+def median_bandwidth(*samples: Tensor) -> Tensor:
+    """Median of the squared distances between the rows of the pooled samples: the sigma^2 of an RBF kernel.
 
     Parameters
     ----------
-    x, y : Tensor
-        Samples of shape (n, d) and (m, d). Of more than 256 rows together, 256 at even steps are read.
+    samples : Tensor
+        Of shape (n, d), each. Of more than 256 rows together, 256 at even steps are read.
 
     Returns
     -------
@@ -149,7 +153,7 @@ def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
         A detached scalar above 0: the mean where the median is 0 (more than half of the pairs are copies),
         1 where all rows are equal.
     """
-    pooled = torch.cat([as_computed(x.detach()), as_computed(y.detach())])
+    pooled = torch.cat([as_computed(x.detach()) for x in samples])
     n_rows = len(pooled)
     if n_rows > MEDIAN_ROWS:
         pooled = pooled[torch.arange(MEDIAN_ROWS, device=pooled.device) * n_rows // MEDIAN_ROWS]
@@ -214,24 +218,74 @@ def mmd2(
             with_itself = weights.square().sum() if unbiased else 0.0
             value = value + (within - with_itself) / (1 - with_itself)
             slopes[which] += 2 * slope / (1 - with_itself)
-    return attach_gradient(value, x, y, *slopes)
+    return attach_gradient(value, (x, y), slopes)
+
+
+def mean_mmd2(
+    x: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], bandwidths: Sequence[float] = (0.5, 1.0, 2.0)
+) -> Tensor:
+    """Mean of the unbiased :func:`mmd2` over pairs of sets of rows, in one pass: small sets cost what one of them does.
+
+    Parameters
+    ----------
+    x : Tensor
+        Rows, of shape (n, d); half precision is computed in float32.
+    pairs : sequence of pairs of Tensor
+        Places of the rows of the two sets of each pair, which have no row in common: at least one pair, and two rows a
+        set.
+    bandwidths : sequence of float
+        Multipliers of the median of the squared distances within each pair, above 0.
+
+    Returns
+    -------
+    Tensor
+        Scalar, differentiable in ``x`` (not through the medians).
+    """
+    x = as_computed(x)
+    if max(len(a) + len(b) for a, b in pairs) > ROWS_TOGETHER:
+        return torch.stack([mmd2(x[a], x[b], bandwidths) for a, b in pairs]).mean()
+    with torch.no_grad(), full_precision(x):
+        sigma2 = torch.stack([median_bandwidth(x[a], x[b]) for a, b in pairs])[:, None, None]
+        at = pad_sequence([torch.cat(pair) for pair in pairs], batch_first=True)
+        side = pad_sequence([_side(a, b).to(x) for a, b in pairs], batch_first=True)
+        coupling = side.unsqueeze(1) * side.unsqueeze(2)
+        unbiased = coupling / (1 - side.abs()).unsqueeze(2)  # 1 / n^2 becomes 1 / (n (n - 1))
+        coupling = torch.where(coupling > 0, unbiased, coupling) / len(pairs)
+        coupling.diagonal(dim1=1, dim2=2).zero_()
+        rows = x.detach()[at]
+        kernel, slope = _kernel(_sqeuclidean(rows, rows), bandwidths, sigma2)
+        pulled, _ = sqeuclidean_pull(slope.mul_(coupling / sigma2), rows, rows)
+        slopes = torch.zeros_like(x).index_add_(0, at.flatten(), 2 * pulled.flatten(0, 1))
+        value = (kernel * coupling).sum()
+    return attach_gradient(value, (x,), (slopes,))
+
+
+def _side(one: Tensor, other: Tensor) -> Tensor:
+    """Share of each row in the mean of its set, below zero for the second set."""
+    n, m = len(one), len(other)
+    return torch.cat([one.new_ones(n, dtype=torch.float64) / n, other.new_ones(m, dtype=torch.float64) / -m])
 
 
 def _mean_kernel(
     x: Tensor, y: Tensor, w_x: Tensor, w_y: Tensor, bandwidths: Sequence[float], sigma2: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``sum over i, j of w_x[i] w_y[j] k(x_i, y_j)`` and its gradients in ``x`` and in ``y`` (each alone)."""
-    squared = _sqeuclidean(x, y)
+    kernel, slope = _kernel(_sqeuclidean(x, y), bandwidths, sigma2)
+    pull_x, pull_y = sqeuclidean_pull(slope.mul_(w_x.unsqueeze(-1)).mul_(w_y), x, y)
+    return w_x @ kernel @ w_y, pull_x / sigma2, pull_y / sigma2
+
+
+def _kernel(squared: Tensor, bandwidths: Sequence[float], sigma2: Tensor | float) -> tuple[Tensor, Tensor]:
+    """The mixture of RBF kernels at squared distances, and its derivative by ``squared / sigma2``."""
     kernel, slope = torch.zeros_like(squared), torch.zeros_like(squared)
     part, previous = squared, 0.0
     for s in sorted(bandwidths, reverse=True):
         # halving the bandwidth squares the kernel, at a tenth of the cost of another exponential
         part = part * part if 2 * s == previous else (squared * (-LOG2_E / (2 * s * sigma2))).exp2_()
-        kernel += part
+        kernel.add_(part, alpha=1 / len(bandwidths))
         slope.add_(part, alpha=-1 / (2 * s * len(bandwidths)))
         previous = s
-    pull_x, pull_y = sqeuclidean_pull(slope.mul_(w_x.unsqueeze(-1)).mul_(w_y), x, y)
-    return w_x @ kernel @ w_y / len(bandwidths), pull_x / sigma2, pull_y / sigma2
+    return kernel, slope
 
 
 def _normalized(sample: Tensor, weights: Tensor | None, name: str) -> Tensor:

@@ -151,7 +151,7 @@ class OtSolver:
             solved = self._backend.divergence(problem, slopes=slopes, plan=return_plan)
         if not slopes:
             return solved.value, solved.info
-        loss = attach_gradient(solved.value, X, Y, solved.slope_x, solved.slope_y)
+        loss = attach_gradient(solved.value, (X, Y), (solved.slope_x, solved.slope_y))
         return loss, solved.info
 
     def plan(

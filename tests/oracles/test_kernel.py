@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.distance import cdist, pdist
 
 from remadom.errors import InputError
-from remadom.solvers.kernel import median_bandwidth, mmd2, pairwise_cost
+from remadom.solvers.kernel import mean_mmd2, median_bandwidth, mmd2, pairwise_cost
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -89,6 +89,37 @@ def test_mmd_equals_the_sum_over_pairs(unbiased: bool, bandwidths: tuple[float, 
     expected = brute_force(x, y, w, v, [2.0 * s for s in bandwidths], unbiased)
     found = mmd2(x, y, bandwidths, weights_x=w, weights_y=v, unbiased=unbiased, sigma2=2.0)
     assert float(found) == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_mean_over_pairs_is_that_of_each_pair() -> None:
+    x = (normal(20, 3) * 2 + 5).requires_grad_()
+    a, b, c, rest = (torch.arange(*ends) for ends in ((0, 5), (5, 9), (9, 16), (5, 16)))
+    for pairs in ([(a, b)], [(a, b), (a, c), (b, c)], [(a, rest), (b, c)]):
+        expected = torch.stack([mmd2(x[p], x[q], (0.1, 1.0)) for p, q in pairs]).mean()
+        found = mean_mmd2(x, pairs, (0.1, 1.0))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        slopes = [torch.autograd.grad(2 * value, x)[0] for value in (found, expected)]
+        torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
+        assert (slopes[0][16:] == 0).all()
+
+
+def test_large_sets_are_compared_pair_by_pair() -> None:
+    x = normal(400, 2)
+    a, b, c = torch.arange(200), torch.arange(200, 300), torch.arange(300, 400)
+    expected = (mmd2(x[a], x[b]) + mmd2(x[b], x[c])) / 2
+    torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
+
+
+def test_the_mean_over_pairs_in_half_precision_and_of_copies() -> None:
+    x, at = normal(40, 5, dtype=torch.float32), torch.arange(40)
+    exact = mean_mmd2(x, [(at[:20], at[20:])])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = mean_mmd2(x.bfloat16(), [(at[:20], at[20:])])
+    torch.testing.assert_close(found, exact, rtol=0.1, atol=2e-3)
+    copies = torch.ones(6, 2, requires_grad=True)
+    mean_mmd2(copies, [(at[:3], at[3:6])]).backward()
+    assert copies.grad is not None
+    assert (copies.grad == 0).all()
 
 
 def test_the_unbiased_statistic_is_zero_on_average_for_one_distribution() -> None:

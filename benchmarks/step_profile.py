@@ -51,7 +51,9 @@ def main() -> None:
     decoder = RNADecoderZINB(10, options.genes, 2)
     library, labels = rows.totals(), torch.arange(options.cells) % 2
     z = torch.randn(options.cells, 10, requires_grad=True)
-    heads = [h.detach().requires_grad_() for h in decoder._heads(z, labels, None)]
+    scores, log_theta, pi_logit = (
+        head.detach().requires_grad_() for head in decoder.natural(z, None, labels, None)
+    )
     parameters = [*encoder.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, fused=True)
 
@@ -62,7 +64,7 @@ def main() -> None:
         decoder.nll(rows, z, library, labels).mean().backward()
 
     def likelihood() -> None:
-        library_zinb_nll(rows, heads[0], log_library(library), heads[1], heads[2]).mean().backward()
+        library_zinb_nll(rows, scores, log_library(library), log_theta, pi_logit).mean().backward()
 
     encode()
     decode()

@@ -138,6 +138,14 @@ def _rank(facts: Facts, config: RunConfig) -> Iterator[Choice]:
             yield Choice(f"model.decoders.{modality}.lowrank", 32, reason)
 
 
+def _inflation(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    for modality in facts.features:
+        section = config.model.decoders.get(modality, {})
+        if section is not None and _likelihood(section, modality) == "zinb":
+            reason = "excess zeros, where there are any, are those of a gene: half of the output layer"
+            yield Choice(f"model.decoders.{modality}.inflation", "gene", reason)
+
+
 def _fragments(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     for modality in facts.features:
         section = config.model.decoders.get(modality, {})
@@ -209,6 +217,7 @@ RULES: tuple[Rule, ...] = (
     _stopping,
     _features,
     _rank,
+    _inflation,
     _fragments,
     _panel,
     _dropout,

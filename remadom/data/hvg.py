@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 from scipy.interpolate import CubicSpline
-from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from remadom.data.sampler import CELLS_AT_ONCE, Gather, blocks
 from remadom.errors import InputError
@@ -200,6 +199,8 @@ def _seurat_v3(
     missing = [name for name in ("scanpy", "skmisc") if find_spec(name) is None]
     if missing:
         return None, f"needs {' and '.join(missing)} (pip install 'remadom[scanpy]')"
+    from sklearn.utils.sparsefuncs import mean_variance_axis
+
     rows = gather(cells)
     _require_counts(rows)
     for batch in range(int(batches.max()) + 1):

@@ -9,7 +9,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from scipy.stats import rankdata
-from sklearn.decomposition import TruncatedSVD
 
 from remadom.data.normalize import tfidf
 from remadom.data.sampler import Gather, blocks
@@ -139,6 +138,8 @@ def fit_lsi(
     _require(n_components, possible, counts.shape)
 
     matrix = tfidf(counts, idf)
+    from sklearn.decomposition import TruncatedSVD  # takes a second to import
+
     svd = TruncatedSVD(min(n_components + drop_depth, possible), random_state=seed)
     scores = svd.fit_transform(matrix)
     depth = _spearman(scores, np.asarray(counts.sum(axis=1)).ravel())

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from remadom.shapes import Float, Int
@@ -52,6 +51,8 @@ class Anchors(NamedTuple):
 
 def anchors(points: Float[Tensor, "cell feature"], n_groups: int, seed: int) -> Anchors:
     """At most ``n_groups`` k-means groups of points."""
+    from sklearn.cluster import KMeans  # takes a second and 80 MB, and most runs group no anchors
+
     values = points.numpy()
     n_groups = min(n_groups, len(np.unique(values, axis=0)))
     labels = KMeans(n_groups, n_init=1, random_state=seed).fit_predict(values)

@@ -11,6 +11,7 @@ from scipy import stats
 from scipy.special import expit, log_expit
 
 from remadom.core.likelihood import (
+    Affine,
     bernoulli_nll,
     block,
     gaussian_mixture_nll,
@@ -230,7 +231,8 @@ def test_beta_and_its_masses_add_up_to_one():
 
 
 def params_for(name: str, generator: torch.Generator) -> list[torch.Tensor]:
-    spread = 0.5 if "gaussian" in name else 2.0  # of logs of standard deviations too, which enter squared
+    # logs of standard deviations enter squared, and those of an affine parameter as products
+    spread = 0.5 if "gaussian" in name or "affine" in name else 2.0
 
     def draw(*shape: int) -> torch.Tensor:
         return (spread * torch.randn(*shape, generator=generator, dtype=torch.float64)).requires_grad_()
@@ -238,7 +240,10 @@ def params_for(name: str, generator: torch.Generator) -> list[torch.Tensor]:
     shapes = {
         "zinb": [(5, 7), (7,), (5, 7)],
         "zinb_cell": [(5, 7)] * 3,
+        "zinb_gene": [(5, 7), (7,), (7,)],
         "library": [(5, 7), (7,), (5, 7)],
+        "library_gene": [(5, 7), (7,), (7,)],
+        "library_affine": [(5, 3), (7, 3), (7,), (7,), (7, 3), (7,)],
         "bernoulli": [(5, 7)],
         "mixture": [(5, 7)] * 3,
         "nb": [(5, 7), (7,)],
@@ -247,6 +252,8 @@ def params_for(name: str, generator: torch.Generator) -> list[torch.Tensor]:
         "poisson": [(5, 7)],
         "poisson_above_zero": [(5, 7)],
         "opened": [(5, 7)],
+        "bernoulli_affine": [(5, 3), (7, 3), (7,)],
+        "opened_affine": [(5, 3), (7, 3), (7,)],
         "nb_mixture": [(5, 7), (5, 7), (7,), (5, 7)],
         "gaussian": [(5, 7), (7,)],
         "gaussian_mixture": [(5, 7), (5, 7), (7,), (7,), (5, 7)],
@@ -262,8 +269,25 @@ def library_nll(x: Rows | torch.Tensor, scores: torch.Tensor, *rest: torch.Tenso
     return library_zinb_nll(x, scores, LOG_LIBRARY, *rest)
 
 
+def affine_library_nll(
+    x: Rows | torch.Tensor,
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    *rest: torch.Tensor,
+) -> torch.Tensor:
+    log_theta, pi_weight, pi_bias = rest
+    scores, pi = Affine(inputs, weight, bias), Affine(inputs, pi_weight, pi_bias)
+    return library_zinb_nll(x, scores, LOG_LIBRARY, log_theta, pi)
+
+
 NLL = {
     "library": library_nll,
+    "library_gene": library_nll,
+    "library_affine": affine_library_nll,
+    "zinb_gene": zinb_nll,
+    "bernoulli_affine": lambda x, *p: bernoulli_nll(x, Affine(*p)),
+    "opened_affine": lambda x, *p: opened_nll(x, Affine(*p, shift=LOG_LIBRARY.to(p[0].dtype) / 7)),
     "zinb": zinb_nll,
     "zinb_cell": zinb_nll,
     "bernoulli": bernoulli_nll,
@@ -308,7 +332,7 @@ def test_sparse_and_dense_blocks_agree_and_sum_over_features(name: str):
     params = [p.detach() for p in params_for(name, generator)]
     sparse, dense = (NLL[name](rows, *params) for rows in blocks(counts))
     torch.testing.assert_close(sparse, dense, rtol=1e-12, atol=1e-12)
-    if name == "library":  # its softmax runs over the features
+    if "library" in name or "affine" in name:  # a softmax, or a layer, over all features
         return
     columns = sum(
         NLL[name](torch.from_numpy(counts[:, [j]]), *[p[..., [j]] for p in params])
@@ -327,7 +351,7 @@ def test_float32_stays_close_on_extremes():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", NLL)
+@pytest.mark.parametrize("name", [name for name in NLL if "affine" not in name])
 def test_half_precision_parameters_give_finite_values_and_gradients(name: str, dtype: torch.dtype):
     values = [0.0, 0.01, 0.5, 0, 0.999, 0, 1] if name == "beta" else [0.0, 1, 5, 0, 1000, 0, 60000]
     counts = torch.tensor([values]).repeat(5, 1) / (1000 if "gaussian" in name else 1)
@@ -357,6 +381,36 @@ def test_library_form_is_the_zinb_of_its_means():
         torch.testing.assert_close(
             library_nll(rows, scores, log_theta, pi), zinb_nll(rows, log_mu, log_theta, pi)
         )
+
+
+def test_an_affine_parameter_is_its_values():
+    generator = torch.Generator().manual_seed(6)
+    counts = torch.poisson(torch.full((5, 7), 0.6), generator=generator).numpy()
+    inputs, weight, bias, log_theta, pi_weight, pi_bias = params_for("library_affine", generator)
+    values, pi = inputs @ weight.T + bias, inputs @ pi_weight.T + pi_bias
+    shift = LOG_LIBRARY / 7
+    for rows in blocks(counts):
+        for found, expected in (
+            (
+                affine_library_nll(rows, inputs, weight, bias, log_theta, pi_weight, pi_bias),
+                library_nll(rows, values, log_theta, pi),
+            ),
+            (bernoulli_nll(rows, Affine(inputs, weight, bias)), bernoulli_nll(rows, values)),
+            (
+                opened_nll(rows, Affine(inputs, weight, bias, shift)),
+                opened_nll(rows, values + shift.unsqueeze(1)),
+            ),
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_frozen_gets_no_gradient():
+    inputs, weight, bias = params_for("bernoulli_affine", torch.Generator().manual_seed(7))
+    weight.requires_grad_(False)
+    bernoulli_nll(torch.ones(5, 7, dtype=torch.float64), Affine(inputs, weight, bias)).sum().backward()
+    assert weight.grad is None
+    assert inputs.grad is not None
+    assert bias.grad is not None
 
 
 @pytest.mark.parametrize("name", NLL)

@@ -72,6 +72,34 @@ def test_dispersion_per_gene_batch_or_cell(decoder_class, dispersion: str, shape
         assert not torch.allclose(theta[0], theta[2])
 
 
+@pytest.mark.parametrize(("inflation", "shape"), [("gene", (5,)), ("cell", (6, 5))])
+def test_inflation_per_gene_or_cell(inflation: str, shape: tuple[int, ...]):
+    decoder = RNADecoderZINB(3, 5, 2, inflation=inflation)
+    decoder.start_from(counts(np.arange(1, 6.0)), None)
+    pi = decoder(Z, None, LABELS).pi
+    assert pi.shape == shape
+    torch.testing.assert_close(pi.mean(), torch.tensor(-3.0).sigmoid(), atol=0.05, rtol=0)
+    mean = decoder.mean(decoder(Z, torch.full((6,), 100.0), LABELS))
+    assert mean.shape == (6, 5)
+    assert mean.sum(1).tolist() == pytest.approx([100 * (1 - pi.mean().item())] * 6, rel=0.1)
+
+
+@pytest.mark.parametrize("depth", [False, True])
+@pytest.mark.parametrize("name", ["zinb", "bernoulli"])
+def test_the_likelihood_in_training_is_that_of_the_parameters(name: str, depth: bool):
+    """Output layers that are never computed whole, and under autocast whole, beside the parameters that users see."""
+    torch.manual_seed(3)
+    options = {"inflation": "gene" if depth else "cell"} if name == "zinb" else {"depth": depth, "lowrank": 2}
+    decoder = DECODERS.build(name, 3, 5, 2, **options)
+    x, libsize = counts(np.full(5, 0.5), 6), torch.tensor([1.0, 2, 3, 4, 5, 6])
+    decoder.start_from(x, None)
+    expected = decoder.reconstruction_loss(x, decoder(Z, libsize, LABELS))
+    torch.testing.assert_close(decoder.nll(x, Z, libsize, LABELS).mean(), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = decoder.nll(x, Z, libsize, LABELS).mean()
+    torch.testing.assert_close(half, expected, rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize("decoder_class", [DECODERS[name] for name in DECODERS])
 def test_the_batch_shifts_features_unless_there_is_one(decoder_class):
     decoder = decoder_class(3, 5, 2)

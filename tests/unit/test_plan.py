@@ -54,6 +54,7 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "model.beta",
         "model.modality_dropout",
         "model.decoders.atac.lowrank",
+        "model.decoders.rna.inflation",
         "data.preprocess.rna.hvg",
         "data.preprocess.atac.n_top",
         "data.preprocess.atac.binarize",
@@ -62,7 +63,7 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "alignment",
         "bridge.provider",
     }
-    assert len(RULES) == 12
+    assert len(RULES) == 13
 
 
 def test_a_large_panel_has_no_mixture_unless_one_is_asked_for():
@@ -99,6 +100,9 @@ def test_what_is_given_is_kept_and_the_rest_follows_it():
         (CITE, {"model": {"encoders": {"rna": {"in_dim": 30_000}}}}, "data.preprocess.rna.hvg"),
         (ATAC, {"model": {"decoders": {"atac": {"out_dim": 120_000}}}}, "data.preprocess.atac.n_top"),
         (ATAC, {"model": {"decoders": {"atac": {"likelihood": "zinb"}}}}, "model.decoders.atac.lowrank"),
+        (CITE, {"model": {"decoders": {"rna": None}}}, "model.decoders.rna.inflation"),
+        (CITE, {"model": {"decoders": {"rna": {"likelihood": "nb"}}}}, "model.decoders.rna.inflation"),
+        (CITE, {"model": {"decoders": {"rna": {"inflation": "cell"}}}}, "model.decoders.rna.inflation"),
         (ATAC, {"model": {"decoders": {"atac": None}}}, "model.decoders.atac.lowrank"),
         (ATAC, {"model": {"decoders": {"atac": {"lowrank": None}}}}, "model.decoders.atac.lowrank"),
     ],

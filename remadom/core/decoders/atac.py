@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from remadom.core.decoders.base import DECODERS, logit
+from remadom.core.decoders.base import DECODERS, affine, logit
 from remadom.core.decoders.counts import log_library
 from remadom.core.decoders.scores import ScoreDecoder
 from remadom.core.likelihood import bernoulli_nll, opened_nll
@@ -59,6 +59,20 @@ class ATACDecoderBernoulli(ScoreDecoder):
         if self.library and libsize is not None:
             scores = scores + log_library(libsize).unsqueeze(1)
         return (scores,)
+
+    def nll(
+        self,
+        x: Rows,
+        z: Tensor,
+        libsize: Tensor | None = None,
+        batch_labels: Tensor | None = None,
+        covariates: Tensor | None = None,
+    ) -> Float[Tensor, " cell"]:
+        if self.scored is not None:
+            return super().nll(x, z, libsize, batch_labels, covariates)
+        depth = log_library(libsize) if self.library and libsize is not None else None
+        scores = affine(self.head, self.squeezed(z, batch_labels, covariates), depth)
+        return opened_nll(x, scores) if self.library else bernoulli_nll(x, scores)
 
     def params(self, *natural: Tensor) -> BernoulliParams:
         (scores,) = natural

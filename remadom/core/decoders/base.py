@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from remadom.core.covariates import BatchCovariates
+from remadom.core.likelihood import Affine
 from remadom.core.residual import BatchResidual, ExtendedLinear
 from remadom.registry import Registry
 from remadom.shapes import Float, Int
@@ -151,6 +152,14 @@ class Decoder(nn.Module, ABC):
 
 
 DECODERS: Registry[Decoder] = Registry("likelihood")
+
+
+def affine(head: nn.Module, inputs: Tensor, shift: Tensor | None = None) -> Tensor | Affine:
+    """Output of a layer for a likelihood: as an affine map if it is one."""
+    if isinstance(head, nn.Linear):
+        return Affine(inputs, head.weight, head.bias, shift)
+    out: Tensor = head(inputs).float()
+    return out if shift is None else out + shift.unsqueeze(1)
 
 
 def logit(p: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from remadom.core.decoders.base import DECODERS, logit, safe_log
+from remadom.core.decoders.base import DECODERS, affine, logit, safe_log
 from remadom.core.decoders.counts import NBDecoder, log_library
 from remadom.core.likelihood import library_zinb_nll, zinb_nll
 from remadom.shapes import Float, Int
@@ -19,7 +20,7 @@ class ZINBParams(NamedTuple):
 
     mu: Float[Tensor, "cell gene"]
     theta: Tensor
-    pi: Float[Tensor, "cell gene"]
+    pi: Tensor
 
 
 @DECODERS.register("zinb")
@@ -27,19 +28,47 @@ class RNADecoderZINB(NBDecoder):
     """Decoder of counts with overdispersion and excess zeros: ``mu``, ``theta`` and ``pi`` per cell and gene.
 
     With ``library`` the mean is ``libsize * softmax(...)`` (Lopez et al. 2018, doi:10.1038/s41592-018-0229-2).
+
+    Parameters
+    ----------
+    latent_dim, out_dim, n_batches, n_covariates, hidden, dispersion, library
+        See :class:`NBDecoder`.
+    inflation
+        What has its own probability ``pi`` of an excess zero: each gene in each ``cell`` (predicted from ``z``), or
+        each ``gene``, which halves the output layer.
     """
 
     def __init__(
-        self, latent_dim: int, out_dim: int, n_batches: int = 0, n_covariates: int = 0, **common: Any
+        self,
+        latent_dim: int,
+        out_dim: int,
+        n_batches: int = 0,
+        n_covariates: int = 0,
+        *,
+        hidden: PositiveInt = 128,
+        dispersion: Literal["gene", "batch", "cell"] = "gene",
+        library: bool = True,
+        inflation: Literal["gene", "cell"] = "cell",
     ) -> None:
-        super().__init__(latent_dim, out_dim, n_batches, n_covariates, **common)
-        self.inflation_head = nn.Linear(self.mean_head.in_features, out_dim)
+        super().__init__(
+            latent_dim,
+            out_dim,
+            n_batches,
+            n_covariates,
+            hidden=hidden,
+            dispersion=dispersion,
+            library=library,
+        )
+        self.inflation_head: nn.Linear | SharedHead = (
+            nn.Linear(self.mean_head.in_features, out_dim) if inflation == "cell" else SharedHead(out_dim)
+        )
 
     def natural(
         self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None, covariates: Tensor | None
     ) -> tuple[Tensor, ...]:
-        scores, log_theta, pi_logit = self._heads(z, batch_labels, covariates)
-        return self.log_means(scores, libsize), log_theta, pi_logit
+        hidden = self.hidden(z, batch_labels, covariates)
+        log_mu = self.log_means(self.mean_head(hidden).float(), libsize)
+        return log_mu, self.log_dispersion(hidden, batch_labels), self.inflation_head(hidden).float()
 
     def nll(
         self,
@@ -51,16 +80,10 @@ class RNADecoderZINB(NBDecoder):
     ) -> Float[Tensor, " cell"]:
         if not self.library or libsize is None or self.scored is not None:
             return super().nll(x, z, libsize, batch_labels, covariates)
-        scores, log_theta, pi_logit = self._heads(z, batch_labels, covariates)
-        return library_zinb_nll(x, scores, log_library(libsize), log_theta, pi_logit)
-
-    def _heads(
-        self, z: Tensor, batch_labels: Tensor | None, covariates: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores of the means, log of theta, and logit of the inflation."""
         hidden = self.hidden(z, batch_labels, covariates)
-        pi_logit = self.inflation_head(hidden).float()
-        return self.mean_head(hidden).float(), self.log_dispersion(hidden, batch_labels), pi_logit
+        log_theta = self.log_dispersion(hidden, batch_labels)
+        scores, pi_logit = (affine(head, hidden) for head in (self.mean_head, self.inflation_head))
+        return library_zinb_nll(x, scores, log_library(libsize), log_theta, pi_logit)
 
     def params(self, *natural: Tensor) -> ZINBParams:
         log_mu, log_theta, pi_logit = natural
@@ -87,3 +110,15 @@ class RNADecoderZINB(NBDecoder):
     def start_from(self, sample: Rows, batch_labels: Int[Tensor, " cell"] | None) -> None:
         super().start_from(sample, batch_labels)
         self.inflation_head.bias.fill_(-3.0)
+
+
+class SharedHead(nn.Module):
+    """An output layer that says the same of every cell: one number a feature, whatever its inputs."""
+
+    def __init__(self, out_dim: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(out_dim))
+
+    def forward(self, inputs: Tensor) -> Float[Tensor, " feature"]:
+        """The numbers of the features."""
+        return self.bias

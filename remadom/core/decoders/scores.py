@@ -42,9 +42,15 @@ class ScoreDecoder(Decoder):
         self, z: Tensor, batch_labels: Tensor | None, covariates: Tensor | None
     ) -> Float[Tensor, "cell feature"]:
         """Score of each cell and feature, float32."""
-        hidden = self.hidden(z, batch_labels, covariates)
-        if self.squeeze is not None:
-            width = self.squeeze.in_features
-            hidden = torch.cat([self.squeeze(hidden[:, :width]), hidden[:, width:]], dim=1)
-        out: Tensor = self.head(hidden).float()
+        out: Tensor = self.head(self.squeezed(z, batch_labels, covariates)).float()
         return out
+
+    def squeezed(
+        self, z: Tensor, batch_labels: Tensor | None, covariates: Tensor | None
+    ) -> Float[Tensor, "cell input"]:
+        """What the output layer reads: the hidden layer, of the low rank if there is one."""
+        hidden = self.hidden(z, batch_labels, covariates)
+        if self.squeeze is None:
+            return hidden
+        width = self.squeeze.in_features
+        return torch.cat([self.squeeze(hidden[:, :width]), hidden[:, width:]], dim=1)

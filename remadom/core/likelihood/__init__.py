@@ -2,7 +2,7 @@
 
 from remadom.core.likelihood.bernoulli import Bernoulli, Opened, bernoulli_nll, opened_nll
 from remadom.core.likelihood.beta import OrderedBeta, ordered_beta_nll
-from remadom.core.likelihood.block import Family
+from remadom.core.likelihood.block import Affine, Family
 from remadom.core.likelihood.gaussian import Gaussian, GaussianMixture, gaussian_mixture_nll, gaussian_nll
 from remadom.core.likelihood.nb import (
     NBMixture,
@@ -24,6 +24,7 @@ from remadom.core.likelihood.zinb import ZINB, LibraryZINB, library_zinb_nll, zi
 
 __all__ = [
     "ZINB",
+    "Affine",
     "Bernoulli",
     "Family",
     "Gaussian",

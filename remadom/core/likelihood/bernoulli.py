@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from remadom.core.likelihood.block import Family, block_nll
-from remadom.core.likelihood.special import exponent_max, log_above_zero
+from remadom.core.likelihood.block import Affine, Family, block_nll
+from remadom.core.likelihood.special import exp, exponent_max, log_above_zero
 from remadom.shapes import Float
 from remadom.types import Rows
 
@@ -18,7 +18,7 @@ class Bernoulli(Family):
     """Open or closed, by logit; any count above zero is open."""
 
     def zero(self, cells: slice, grads: Sequence[Tensor], *params: Tensor) -> Tensor:
-        odds = torch.clamp(params[0], max=exponent_max(params[0]), out=grads[0]).exp_()
+        odds = exp(torch.clamp(params[0], max=exponent_max(params[0]), out=grads[0]))
         value = odds.log1p()
         odds.div_(odds + 1)
         return value
@@ -37,8 +37,7 @@ class Opened(Family):
     """
 
     def zero(self, cells: slice, grads: Sequence[Tensor], *params: Tensor) -> Tensor:
-        torch.clamp(params[0], max=exponent_max(params[0]), out=grads[0]).exp_()
-        return grads[0].clone()
+        return exp(torch.clamp(params[0], max=exponent_max(params[0]), out=grads[0])).clone()
 
     def nonzero(self, cells: Tensor, x: Tensor, *params: Tensor) -> tuple[Tensor, list[Tensor]]:
         log_rate = params[0].clamp(max=exponent_max(params[0]))
@@ -46,11 +45,11 @@ class Opened(Family):
         return -value, [-by_rate]
 
 
-def bernoulli_nll(x: Rows | Tensor, logits: Float[Tensor, "cell peak"]) -> Float[Tensor, " cell"]:
+def bernoulli_nll(x: Rows | Tensor, logits: Float[Tensor, "cell peak"] | Affine) -> Float[Tensor, " cell"]:
     """Bernoulli of ``x > 0``. See :class:`Bernoulli`."""
     return block_nll(Bernoulli(), x, logits)
 
 
-def opened_nll(x: Rows | Tensor, log_rate: Float[Tensor, "cell peak"]) -> Float[Tensor, " cell"]:
+def opened_nll(x: Rows | Tensor, log_rate: Float[Tensor, "cell peak"] | Affine) -> Float[Tensor, " cell"]:
     """Bernoulli of ``x > 0`` with ``p = 1 - exp(-rate)``. See :class:`Opened`."""
     return block_nll(Opened(), x, log_rate)

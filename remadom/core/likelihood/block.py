@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from remadom.shapes import Float
 from remadom.types import Rows
 
 AT_ONCE = 2**20
@@ -44,45 +46,115 @@ class Family(ABC):
         """Value at other values than zero (at any, if regular), and its derivative by each parameter."""
 
     def finish(self, grads: Sequence[Tensor]) -> None:  # noqa: B027
-        """What is left to do to the gradients when all counts are in."""
+        """What is left to do to the gradients of some cells when their counts are in."""
 
 
-def block_nll(family: Family, x: Rows | Tensor, *params: Tensor) -> Tensor:
-    """Negative log-likelihood of each cell, with gradients; parameters are matrices or one number a feature."""
+class Affine(NamedTuple):
+    """A parameter ``inputs @ weight.T + bias + shift``, which is computed some cells at a time and never whole."""
+
+    inputs: Float[Tensor, "cell input"]
+    weight: Float[Tensor, "feature input"]
+    bias: Float[Tensor, " feature"]
+    shift: Float[Tensor, " cell"] | None = None
+    """A constant of each cell: it gets no gradient."""
+
+    def whole(self) -> Float[Tensor, "cell feature"]:
+        """The values of all cells."""
+        values = F.linear(self.inputs, self.weight, self.bias).float()
+        return values if self.shift is None else values + self.shift.unsqueeze(1)
+
+
+def block_nll(family: Family, x: Rows | Tensor, *params: Tensor | Affine) -> Tensor:
+    """Negative log-likelihood of each cell, with gradients.
+
+    Parameters are matrices (cell x feature), one number a feature, or an affine map of something narrower.
+    """
     rows = x if isinstance(x, Rows) else Rows.from_dense(x)
-    full = [p.float() if p.dtype in (torch.float16, torch.bfloat16) else p for p in params]
-    out: Tensor = _BlockNLL.apply(family, rows, *full)  # type: ignore[no-untyped-call]
+    if torch.is_autocast_enabled(
+        rows.values.device.type
+    ):  # which knows what to do with a layer that is whole
+        params = tuple(p.whole() if isinstance(p, Affine) else p for p in params)
+    shifts = [p.shift if isinstance(p, Affine) else None for p in params]
+    parts = [list(p[:3]) if isinstance(p, Affine) else [p] for p in params]
+    full = [p.float() if p.dtype in (torch.float16, torch.bfloat16) else p for part in parts for p in part]
+    form = _Form([len(part) == 3 for part in parts], shifts)
+    out: Tensor = _BlockNLL.apply(family, rows, form, *full)  # type: ignore[no-untyped-call]
     return out
+
+
+class _Form(NamedTuple):
+    """Which of a likelihood's parameters are affine, and the shift of each."""
+
+    affine: list[bool]
+    shifts: list[Tensor | None]
+
+    def split(self, flat: Sequence[Any]) -> list[Sequence[Any]]:
+        """What belongs to each parameter: one of ``flat``, or three."""
+        rest = iter(flat)
+        return [[next(rest) for _ in range(3 if affine else 1)] for affine in self.affine]
 
 
 class _BlockNLL(torch.autograd.Function):
     """Sum of a family's negative log-likelihood over the features of each cell.
 
-    A parameter is a matrix (cell x feature) or a vector (feature) shared by the cells. On a CPU the cells are
-    taken in parts that fit into its caches.
+    On a CPU the cells are taken in parts that fit into its caches.
     """
 
     @staticmethod
-    def forward(ctx: Any, family: Family, rows: Rows, *params: Tensor) -> Tensor:
-        n_cells, like = len(rows), params[0]
+    def forward(ctx: Any, family: Family, rows: Rows, form: _Form, *flat: Tensor) -> Tensor:
+        n_cells, like, params = len(rows), flat[0], form.split(flat)
         nll = like.new_empty(n_cells)
-        grads = [like.new_empty(n_cells, rows.n_features) for _ in params]
+        grads = [_room(n_cells, rows.n_features, *p) for p in params]
         step = max(1, AT_ONCE // max(1, rows.n_features)) if like.device.type == "cpu" else max(1, n_cells)
         score = _sparse_part if rows.is_sparse else _dense_part
         for start in range(0, n_cells, step):
             cells = slice(start, min(start + step, n_cells))
-            part = [p if p.dim() == 1 else p[cells] for p in params]
-            nll[cells] = score(family, rows, cells, [g[cells] for g in grads], part)
-        family.finish(grads)
-        ctx.save_for_backward(*grads)
-        ctx.shared = [p.dim() == 1 for p in params]
+            there = [g[cells] for g in grads]
+            each = zip(there, form.shifts, params, strict=True)
+            here = [_values(cells, room, shift, *p) for room, shift, p in each]
+            nll[cells] = score(family, rows, cells, there, here)
+            family.finish(there)
+        ctx.form = form
+        ctx.save_for_backward(*grads, *flat)
         return nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        each = zip(ctx.saved_tensors, ctx.shared, strict=True)
-        return None, None, *(grad @ g if shared else g * grad.unsqueeze(1) for g, shared in each)
+    def backward(ctx: Any, by_nll: Tensor) -> tuple[Tensor | None, ...]:
+        n = len(ctx.form.affine)
+        grads, params = ctx.saved_tensors[:n], ctx.form.split(ctx.saved_tensors[n:])
+        needed = ctx.form.split(ctx.needs_input_grad[3:])
+        each = zip(grads, params, needed, strict=True)
+        return None, None, None, *(grad for g, p, needs in each for grad in _grads(by_nll, g, needs, *p))
+
+
+def _room(n_cells: int, n_features: int, param: Tensor, *affine: Tensor) -> Tensor:
+    """Where the gradient of a parameter will stand; the values of an affine one stand there until then."""
+    if not affine:
+        return param.new_empty(n_cells, n_features)
+    weight, bias = affine
+    return torch.addmm(bias, param, weight.t())
+
+
+def _values(cells: slice, room: Tensor, shift: Tensor | None, param: Tensor, *affine: Tensor) -> Tensor:
+    """Values of a parameter in some cells; a vector is that of all cells."""
+    if not affine:
+        return param if param.dim() == 1 else param[cells]
+    return room.clone() if shift is None else room + shift[cells].unsqueeze(1)
+
+
+def _grads(
+    by_nll: Tensor, grad: Tensor, needed: Sequence[bool], param: Tensor, *affine: Tensor
+) -> list[Tensor | None]:
+    """Gradient of what a parameter is made of, from its own and that of the cells' values."""
+    if not affine:
+        return [by_nll @ grad if param.dim() == 1 else grad * by_nll.unsqueeze(1)]
+    weight, each = affine[0], by_nll.unsqueeze(1)
+    return [
+        (grad @ weight).mul_(each) if needed[0] else None,
+        ((param * each).t() @ grad).t() if needed[1] else None,
+        by_nll @ grad if needed[2] else None,
+    ]
 
 
 def _sparse_part(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from remadom.core.likelihood.block import Family, block_nll
-from remadom.core.likelihood.special import exponent_max, negative_binomial
+from remadom.core.likelihood.block import Affine, Family, block_nll
+from remadom.core.likelihood.special import LOG2_E, exp, exponent_max, negative_binomial
 from remadom.shapes import Float
 from remadom.types import Rows
-
-LOG2_E = math.log2(math.e)
 
 
 class ZINB(Family):
@@ -26,7 +23,7 @@ class ZINB(Family):
 
     def zero(self, cells: slice, grads: Sequence[Tensor], *params: Tensor) -> Tensor:
         log_mu, log_theta, pi_logit = params
-        ratio = torch.sub(log_mu, log_theta, out=grads[0]).exp_()
+        ratio = exp(torch.sub(log_mu, log_theta, out=grads[0]))
         return self.at_zero(ratio, log_theta.exp(), pi_logit, grads)
 
     @staticmethod
@@ -40,7 +37,7 @@ class ZINB(Family):
         not_inflated = minus_pi + 1
         from_nb *= not_inflated
         zero = from_nb - minus_pi
-        excess = not_inflated.sub_(from_nb).div_(zero)
+        excess = torch.sub(not_inflated, from_nb).div_(zero)
         weight = from_nb.div_(zero).mul_(theta)  # probability that a zero came from the NB, times theta
         share = ratio.div_(torch.add(ratio, 1, out=zero))  # mu / (mu + theta)
         by_theta.sub_(share).mul_(weight)
@@ -63,21 +60,19 @@ class LibraryZINB(ZINB):
     ----------
     log_library
         Log of each cell's size factor.
-    n_genes
-        Number of scores of a cell.
     """
 
-    def __init__(self, log_library: Float[Tensor, " cell"], n_genes: int) -> None:
+    def __init__(self, log_library: Float[Tensor, " cell"]) -> None:
         self.log_library = log_library
         self.offset = torch.empty_like(log_library)
         """What is added to a score to give the log mean."""
-        self.share = log_library.new_empty(len(log_library), n_genes)
-        """Softmax of the scores."""
+        self.share = log_library
+        """Softmax of the scores of the cells at hand."""
 
     def zero(self, cells: slice, grads: Sequence[Tensor], *params: Tensor) -> Tensor:
         scores, log_theta, pi_logit = params
         log_library = self.log_library[cells]
-        share = torch.softmax(scores, 1, out=self.share[cells])
+        self.share = share = torch.softmax(scores, 1)
         self.offset[cells] = log_library - scores.amax(1) + share.amax(1).log()
         ratio = torch.mul(share, log_library.exp().unsqueeze(1), out=grads[0])
         theta = log_theta.exp()
@@ -102,19 +97,20 @@ def zinb_nll(
     x: Rows | Tensor,
     log_mu: Float[Tensor, "cell gene"],
     log_theta: Tensor,
-    pi_logit: Float[Tensor, "cell gene"],
+    pi_logit: Tensor,
 ) -> Float[Tensor, " cell"]:
-    """Zero-inflated negative binomial; ``log_theta`` per gene or per cell and gene. See :class:`ZINB`."""
+    """Zero-inflated negative binomial; the last two per gene or per cell and gene. See :class:`ZINB`."""
     return block_nll(ZINB(), x, log_mu, log_theta, pi_logit)
 
 
 def library_zinb_nll(
     x: Rows | Tensor,
-    scores: Float[Tensor, "cell gene"],
+    scores: Float[Tensor, "cell gene"] | Affine,
     log_library: Float[Tensor, " cell"],
     log_theta: Tensor,
-    pi_logit: Float[Tensor, "cell gene"],
+    pi_logit: Tensor | Affine,
 ) -> Float[Tensor, " cell"]:
     """``zinb_nll`` at ``log_mu = log_library + log_softmax(scores)``. See :class:`LibraryZINB`."""
-    log_library = log_library.detach().to(torch.promote_types(scores.dtype, torch.float32))
-    return block_nll(LibraryZINB(log_library, scores.shape[1]), x, scores, log_theta, pi_logit)
+    dtype = scores.weight.dtype if isinstance(scores, Affine) else scores.dtype
+    log_library = log_library.detach().to(torch.promote_types(dtype, torch.float32))
+    return block_nll(LibraryZINB(log_library), x, scores, log_theta, pi_logit)

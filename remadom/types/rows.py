@@ -43,7 +43,7 @@ class Rows:
 
     @classmethod
     def from_scipy(cls, matrix: sp.csr_matrix | sp.csr_array) -> Rows:
-        """CSR block, float32; the structure by column is computed here, once."""
+        """CSR block, float32; what steps need of its structure is computed here, once."""
         matrix = sp.csr_matrix(matrix)
         position = sp.csr_matrix(
             (np.arange(1, matrix.nnz + 1, dtype=np.int64), matrix.indices, matrix.indptr), shape=matrix.shape
@@ -53,13 +53,17 @@ class Rows:
             torch.from_numpy(position.indices.astype(np.int64)),
             torch.from_numpy(position.data - 1),
         )
-        return cls(
+        rows = cls(
             values=torch.from_numpy(np.ascontiguousarray(matrix.data, dtype=np.float32)),
             n_features=int(matrix.shape[1]),
             indptr=torch.from_numpy(matrix.indptr.astype(np.int64)),
             indices=torch.from_numpy(matrix.indices.astype(np.int64)),
             columns=columns,
         )
+        cells = np.repeat(np.arange(len(rows)), np.diff(matrix.indptr))
+        sums = np.asarray(matrix.sum(axis=1), dtype=np.float32).ravel()
+        rows.__dict__.update(cells=torch.from_numpy(cells), sums=torch.from_numpy(sums))
+        return rows
 
     @classmethod
     def from_dense(cls, matrix: np.ndarray | Tensor) -> Rows:
@@ -96,6 +100,11 @@ class Rows:
         return torch.repeat_interleave(cells, self.indptr.diff(), output_size=self.values.shape[0])
 
     @cached_property
+    def sums(self) -> Float[Tensor, " cell"]:
+        """Sum of each cell over the features (sparse blocks only)."""
+        return self.values.new_zeros(len(self)).index_add_(0, self.cells, self.values)
+
+    @cached_property
     def flat(self) -> Int[Tensor, " nonzero"]:
         """Position of each non-zero in the flattened dense block (sparse blocks only)."""
         assert self.indices is not None
@@ -125,9 +134,7 @@ class Rows:
 
     def totals(self) -> Float[Tensor, " cell"]:
         """Sum of each cell over the features."""
-        if self.indptr is None:
-            return self.values.sum(1)
-        return self.values.new_zeros(len(self)).index_add_(0, self.cells, self.values)
+        return self.values.sum(1) if self.indptr is None else self.sums
 
     def feature_means(self) -> Float[Tensor, " feature"]:
         """Mean of each feature over the cells."""
@@ -194,7 +201,9 @@ class Rows:
         return Rows(self.values, columns.shape[0], self.indptr, renumber[self.indices])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Rows:
-        """The same block on a device."""
+        """The same block on a device; itself if it is there."""
+        if self.values.device == torch.device(device):
+            return self
 
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=non_blocking)

@@ -35,7 +35,9 @@ def test_sparse_and_dense_rows_are_the_same_block(x: np.ndarray):
         np.testing.assert_array_equal(rows.dense(), x)
         np.testing.assert_allclose(rows.totals(), x.sum(1))
         np.testing.assert_allclose(rows.feature_means(), x.mean(0), rtol=1e-6)
-        np.testing.assert_allclose(rows.map(torch.log1p).dense(), np.log1p(x), rtol=1e-6)
+        logs = rows.map(torch.log1p)
+        np.testing.assert_allclose(logs.dense(), np.log1p(x), rtol=1e-6)
+        np.testing.assert_allclose(logs.totals(), np.log1p(x).sum(1), rtol=1e-5)
         scaled = rows.scale(cells=cells, features=features).dense()
         np.testing.assert_allclose(scaled, x * cells.numpy()[:, None] * features.numpy(), rtol=1e-6)
         assert len(rows) == x.shape[0]
@@ -52,6 +54,14 @@ def test_linear_and_its_gradient_equal_the_dense_product(x: np.ndarray):
         torch.testing.assert_close(out, torch.from_numpy(x).double() @ weight)
         (found,) = torch.autograd.grad((out * upstream).sum(), weight)
         torch.testing.assert_close(found, expected)
+
+
+def test_a_block_that_is_there_is_not_moved():
+    for rows in both(np.eye(3, dtype=np.float32)):
+        assert rows.to("cpu") is rows
+        moved = rows.to("meta")
+        assert moved.values.device.type == "meta"
+        assert len(moved) == 3
 
 
 def test_density_chooses_the_storage():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -170,28 +171,49 @@ class Donors:
 
     def _alike(self, having: list[str], places: Mapping[str, Places]) -> np.ndarray | None:
         """Mean values, on the scale, of the donors nearest to cells that have these modalities."""
-        donors = np.flatnonzero(np.all([self.places[m].known for m in having], axis=0))
-        if len(donors) < NEIGHBORS:
+        key = tuple(having)
+        if key not in self._having:
+            self._having[key] = self._those_with(key)
+        found = self._having[key]
+        if found is None:
             return None
-        theirs = {m: self.places[m].among(donors) for m in having}
-        by_hidden = _nearest([theirs[m].hidden for m in having], [places[m].hidden for m in having])
-        by_components = _nearest(
-            [theirs[m].components for m in having], [places[m].components for m in having]
-        )
-        mean: np.ndarray = ((by_hidden + by_components) @ self.values[donors]).toarray() / 2
+        values, by_hidden, by_components = found
+        nearest = by_hidden.nearest([places[m].hidden for m in having])
+        nearest += by_components.nearest([places[m].components for m in having])
+        mean: np.ndarray = (nearest @ values).toarray() / 2
         return mean
 
+    @cached_property
+    def _having(self) -> dict[tuple[str, ...], tuple[sp.csr_matrix, _Space, _Space] | None]:
+        """What :meth:`_those_with` found, by modalities: cells come in many blocks."""
+        return {}
 
-def _nearest(donors: Sequence[np.ndarray], cells: Sequence[np.ndarray]) -> sp.csr_matrix:
-    """Cell x donor: the same weight for each of a cell's nearest donors in spaces that are scaled to one variance."""
-    scales = [1 / max(float(np.sqrt(part.var(0).sum())), 1e-6) for part in donors]
-    places = np.concatenate([part * scale for part, scale in zip(donors, scales, strict=True)], axis=1)
-    wanted = np.concatenate([part * scale for part, scale in zip(cells, scales, strict=True)], axis=1)
-    nearest, _ = AnnIndex(places).search(wanted, NEIGHBORS)
-    chosen = nearest.numpy().ravel()
-    pointers = np.arange(0, len(chosen) + 1, NEIGHBORS)
-    weights = np.full(len(chosen), 1 / NEIGHBORS, np.float32)
-    return sp.csr_matrix((weights, chosen, pointers), shape=(len(wanted), len(places)))
+    def _those_with(self, modalities: tuple[str, ...]) -> tuple[sp.csr_matrix, _Space, _Space] | None:
+        """Values of the donors that have these modalities, and the spaces in which they lie; ``None`` for too few."""
+        donors = np.flatnonzero(np.all([self.places[m].known for m in modalities], axis=0))
+        if len(donors) < NEIGHBORS:
+            return None
+        theirs = [self.places[m].among(donors) for m in modalities]
+        spaces = _Space([place.hidden for place in theirs]), _Space([place.components for place in theirs])
+        return self.values[donors], *spaces
+
+
+class _Space:
+    """Donors in the spaces of some modalities, each of which is scaled to one variance."""
+
+    def __init__(self, donors: Sequence[np.ndarray]) -> None:
+        self.scales = [1 / max(float(np.sqrt(part.var(0).sum())), 1e-6) for part in donors]
+        self.n_donors, self.index = len(donors[0]), AnnIndex(self._scaled(donors))
+
+    def nearest(self, cells: Sequence[np.ndarray]) -> sp.csr_matrix:
+        """Cell x donor: the same weight for each of a cell's nearest donors."""
+        chosen = self.index.search(self._scaled(cells), NEIGHBORS)[0].numpy().ravel()
+        pointers = np.arange(0, len(chosen) + 1, NEIGHBORS)
+        weights = np.full(len(chosen), 1 / NEIGHBORS, np.float32)
+        return sp.csr_matrix((weights, chosen, pointers), shape=(len(cells[0]), self.n_donors))
+
+    def _scaled(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([part * scale for part, scale in zip(parts, self.scales, strict=True)], axis=1)
 
 
 def _axes(assembly: Assembly, modality: str, cells: np.ndarray) -> np.ndarray:

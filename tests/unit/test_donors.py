@@ -8,7 +8,9 @@ import scipy.sparse as sp
 
 from remadom.eval.intervals import shifted
 from remadom.eval.scales import COUNTS, REAL
+from remadom.results import donors as donors_of
 from remadom.results.donors import NEIGHBORS, Donors, Places, at_depth
+from remadom.solvers.ann import AnnIndex
 
 RNG = np.random.default_rng(0)
 
@@ -46,6 +48,24 @@ def nearest_means(of: Donors, cells: dict[str, Places]) -> np.ndarray:
 def test_values_are_the_mean_over_the_nearest_donors_of_both_kinds():
     of, cells = donors(), {"rna": places(20)}
     np.testing.assert_allclose(of.expected(cells, None), np.expm1(nearest_means(of, cells)), rtol=1e-4)
+
+
+def test_cells_in_blocks_get_what_they_get_at_once_and_donors_are_indexed_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    built: list[int] = []
+
+    class Counted(AnnIndex):
+        def __init__(self, points: np.ndarray) -> None:
+            built.append(len(points))
+            super().__init__(points)
+
+    monkeypatch.setattr(donors_of, "AnnIndex", Counted)
+    of, cells = donors(), places(20)
+    at_once = of.expected({"rna": cells}, None)
+    blocks = [of.expected({"rna": cells.among(np.arange(i, i + 5))}, None) for i in range(0, 20, 5)]
+    np.testing.assert_allclose(np.concatenate(blocks), at_once, rtol=1e-6)
+    assert built == [200, 200]  # by hidden layers and by components
 
 
 def test_a_cell_is_compared_by_all_modalities_that_it_has():

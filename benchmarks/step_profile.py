@@ -1,6 +1,6 @@
 """Where the time of one training step goes: the parts of a step, timed one by one.
 
-    python benchmarks/step_profile.py [--genes 2000] [--cells 512] [--threads 2]
+    python benchmarks/step_profile.py [--genes 2000] [--cells 512] [--threads 2] [--inflation gene]
 
 Prints milliseconds (median of 30) for the encoder, the decoder with its likelihood, and the optimizer.
 """
@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("genes", 2000), ("cells", 512), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--inflation", choices=["gene", "cell"], default="gene")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -48,7 +49,7 @@ def main() -> None:
     counts.data = (1.0 + rng.geometric(0.4, counts.nnz)).astype(np.float32)
     rows = Rows.from_scipy(counts)
     encoder = GaussianEncoder(options.genes, 10, INPUTS.build("lognorm", options.genes))
-    decoder = RNADecoderZINB(10, options.genes, 2)
+    decoder = RNADecoderZINB(10, options.genes, 2, inflation=options.inflation)
     library, labels = rows.totals(), torch.arange(options.cells) % 2
     z = torch.randn(options.cells, 10, requires_grad=True)
     scores, log_theta, pi_logit = (

@@ -139,13 +139,13 @@ def cost_pull(coupling: Tensor, x: Tensor, y: Tensor, metric: str) -> tuple[Tens
     return of_x, of_y
 
 
-def median_bandwidth(*samples: Tensor) -> Tensor:
-    """Median of the squared distances between the rows of the pooled samples: the sigma^2 of an RBF kernel.
+def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
+    """Median of the squared distances between the rows of the pooled sample: the sigma^2 of an RBF kernel.
 
     Parameters
     ----------
-    samples : Tensor
-        Of shape (n, d), each. Of more than 256 rows together, 256 at even steps are read.
+    x, y : Tensor
+        Samples of shape (n, d) and (m, d). Of more than 256 rows together, 256 at even steps are read.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def median_bandwidth(*samples: Tensor) -> Tensor:
         A detached scalar above 0: the mean where the median is 0 (more than half of the pairs are copies),
         1 where all rows are equal.
     """
-    pooled = torch.cat([as_computed(x.detach()) for x in samples])
+    pooled = torch.cat([as_computed(x.detach()), as_computed(y.detach())])
     n_rows = len(pooled)
     if n_rows > MEDIAN_ROWS:
         pooled = pooled[torch.arange(MEDIAN_ROWS, device=pooled.device) * n_rows // MEDIAN_ROWS]
@@ -247,7 +247,12 @@ def mean_mmd2(
     with torch.no_grad(), full_precision(x):
         sigma2 = torch.stack([median_bandwidth(x[a], x[b]) for a, b in pairs])[:, None, None]
         at = pad_sequence([torch.cat(pair) for pair in pairs], batch_first=True)
-        side = pad_sequence([_side(a, b).to(x) for a, b in pairs], batch_first=True)
+        # share of each row in the mean of its set, below zero for the second set
+        sides = [
+            torch.cat([x.new_full((len(a),), 1 / len(a)), x.new_full((len(b),), -1 / len(b))])
+            for a, b in pairs
+        ]
+        side = pad_sequence(sides, batch_first=True)
         coupling = side.unsqueeze(1) * side.unsqueeze(2)
         unbiased = coupling / (1 - side.abs()).unsqueeze(2)  # 1 / n^2 becomes 1 / (n (n - 1))
         coupling = torch.where(coupling > 0, unbiased, coupling) / len(pairs)
@@ -258,12 +263,6 @@ def mean_mmd2(
         slopes = torch.zeros_like(x).index_add_(0, at.flatten(), 2 * pulled.flatten(0, 1))
         value = (kernel * coupling).sum()
     return attach_gradient(value, (x,), (slopes,))
-
-
-def _side(one: Tensor, other: Tensor) -> Tensor:
-    """Share of each row in the mean of its set, below zero for the second set."""
-    n, m = len(one), len(other)
-    return torch.cat([one.new_ones(n, dtype=torch.float64) / n, other.new_ones(m, dtype=torch.float64) / -m])
 
 
 def _mean_kernel(

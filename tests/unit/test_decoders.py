@@ -87,7 +87,7 @@ def test_inflation_per_gene_or_cell(inflation: str, shape: tuple[int, ...]):
 @pytest.mark.parametrize("depth", [False, True])
 @pytest.mark.parametrize("name", ["zinb", "bernoulli"])
 def test_the_likelihood_in_training_is_that_of_the_parameters(name: str, depth: bool):
-    """Output layers that are never computed whole, and under autocast whole, beside the parameters that users see."""
+    """Output layers within the likelihood, and under autocast before it, beside the parameters that users see."""
     torch.manual_seed(3)
     options = {"inflation": "gene" if depth else "cell"} if name == "zinb" else {"depth": depth, "lowrank": 2}
     decoder = DECODERS.build(name, 3, 5, 2, **options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from remadom.core.decoders.base import DECODERS, affine, logit, safe_log
@@ -31,8 +30,6 @@ class RNADecoderZINB(NBDecoder):
 
     Parameters
     ----------
-    latent_dim, out_dim, n_batches, n_covariates, hidden, dispersion, library
-        See :class:`NBDecoder`.
     inflation
         What has its own probability ``pi`` of an excess zero: each gene in each ``cell`` (predicted from ``z``), or
         each ``gene``, which halves the output layer.
@@ -45,20 +42,10 @@ class RNADecoderZINB(NBDecoder):
         n_batches: int = 0,
         n_covariates: int = 0,
         *,
-        hidden: PositiveInt = 128,
-        dispersion: Literal["gene", "batch", "cell"] = "gene",
-        library: bool = True,
         inflation: Literal["gene", "cell"] = "cell",
+        **common: Any,
     ) -> None:
-        super().__init__(
-            latent_dim,
-            out_dim,
-            n_batches,
-            n_covariates,
-            hidden=hidden,
-            dispersion=dispersion,
-            library=library,
-        )
+        super().__init__(latent_dim, out_dim, n_batches, n_covariates, **common)
         self.inflation_head: nn.Linear | SharedHead = (
             nn.Linear(self.mean_head.in_features, out_dim) if inflation == "cell" else SharedHead(out_dim)
         )

@@ -50,7 +50,7 @@ class Family(ABC):
 
 
 class Affine(NamedTuple):
-    """A parameter ``inputs @ weight.T + bias + shift``, which is computed some cells at a time and never whole."""
+    """A parameter ``inputs @ weight.T + bias + shift``; its values stand where its gradient will, never beside it."""
 
     inputs: Float[Tensor, "cell input"]
     weight: Float[Tensor, "feature input"]
@@ -70,9 +70,7 @@ def block_nll(family: Family, x: Rows | Tensor, *params: Tensor | Affine) -> Ten
     Parameters are matrices (cell x feature), one number a feature, or an affine map of something narrower.
     """
     rows = x if isinstance(x, Rows) else Rows.from_dense(x)
-    if torch.is_autocast_enabled(
-        rows.values.device.type
-    ):  # which knows what to do with a layer that is whole
+    if torch.is_autocast_enabled(rows.values.device.type):  # which lowers the precision of whole layers
         params = tuple(p.whole() if isinstance(p, Affine) else p for p in params)
     shifts = [p.shift if isinstance(p, Affine) else None for p in params]
     parts = [list(p[:3]) if isinstance(p, Affine) else [p] for p in params]

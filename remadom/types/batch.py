@@ -99,13 +99,21 @@ class Batch:
     def encoder_rows(self, modality: str) -> Rows:
         """What the encoder of a modality reads, for the cells that have it."""
         rows = self.rep.get(modality)
-        chosen: Rows = self.of_present(modality, self.x[modality] if rows is None else rows)
+        if rows is None:
+            return self.decoder_rows(modality)
+        chosen: Rows = self.of_present(modality, rows)
         return chosen
 
     def decoder_rows(self, modality: str) -> Rows:
         """What the decoder of a modality is scored on, for the cells that have it."""
-        chosen: Rows = self.of_present(modality, self.x[modality])
-        return chosen
+        if modality not in self._present:
+            self._present[modality] = self.of_present(modality, self.x[modality])
+        return self._present[modality]
+
+    @cached_property
+    def _present(self) -> dict[str, Rows]:
+        """Rows that :meth:`decoder_rows` was asked for: encoders read the same."""
+        return {}
 
     def of_present(self, modality: str, value: Any) -> Any:
         """Those rows of a per-cell tensor or block that belong to cells that have the modality."""

@@ -183,13 +183,15 @@ class Rows:
         if self.indptr is None:
             return replace(self, values=self.values[at])
         indptr = torch.cat([self.indptr[at], self.indptr[-1:]])
-        columns = None
-        if self.columns is not None:
-            renumber = self.indptr.new_zeros(len(self)).index_copy_(
-                0, at, torch.arange(at.shape[0], device=at.device)
-            )
-            columns = (self.columns[0], renumber[self.columns[1]], self.columns[2])
-        return replace(self, indptr=indptr, columns=columns)
+        renumber = self.indptr.new_zeros(len(self)).index_copy_(
+            0, at, torch.arange(at.shape[0], device=at.device)
+        )
+        columns = self.columns
+        if columns is not None:
+            columns = (columns[0], renumber.index_select(0, columns[1]), columns[2])
+        rows = replace(self, indptr=indptr, columns=columns)
+        rows.__dict__.update(cells=renumber.index_select(0, self.cells), sums=self.sums.index_select(0, at))
+        return rows
 
     def at_columns(self, columns: Int[Tensor, " column"]) -> Rows:
         """The block of these columns (ascending), for reading; every other column must be empty."""

@@ -89,6 +89,8 @@ def test_rows_of_present_cells_keep_a_measured_zero_cell():
     batch, x = batch_with_gaps()
     rows = batch.decoder_rows("rna")
     np.testing.assert_array_equal(rows.dense(), x[[0, 2, 3]])
+    np.testing.assert_array_equal(rows.totals(), x[[0, 2, 3]].sum(1))
+    assert batch.encoder_rows("rna") is rows, "made once"
     assert batch.decoder_rows("adt") is batch.x["adt"], "no copy where every cell has the modality"
     weight = torch.randn(3, 2, requires_grad=True)
     rows.linear(weight).sum().backward()

@@ -96,6 +96,7 @@ OTHER = {
     "n_layers": 2,
     "dropout": 0.5,
     "dispersion": "cell",
+    "inflation": "gene",
     "lowrank": 2,
 }
 

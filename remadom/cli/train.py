@@ -115,7 +115,7 @@ def duration(seconds: float) -> str:
 def show_plan(assembly: Assembly) -> None:
     """Print what the data is, what to know about it, and the settings that follow from it."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from remadom.data.problem import together
 
@@ -150,7 +150,8 @@ def show_plan(assembly: Assembly) -> None:
     for note in assembly.notes:
         out.print(f"note: {note}", markup=False)
     if assembly.choices:
-        plan = Table("setting", "value", "why", title="chosen for this data", title_justify="left")
+        setting = Column("setting", no_wrap=True)  # a key that is cut is none
+        plan = Table(setting, "value", "why", title="chosen for this data", title_justify="left")
         for choice in assembly.choices:
             plan.add_row(choice.key, json.dumps(choice.value), choice.reason)
         out.print(plan)

@@ -40,6 +40,7 @@ def test_train_with_a_file_alone_prints_a_plan_and_leaves_a_run(data: Path):
         "RNA + ATAC + ADT",
         "chosen for this data",
         "model.modality_dropout",
+        "model.decoders.rna.inflation",
         "finished all 2 epochs",
     ):
         assert words in result.output

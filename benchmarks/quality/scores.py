@@ -19,6 +19,7 @@ from remadom.config.load import gather, overlay
 from remadom.results.agreement import embedded_from
 from remadom.results.imputation import asked, predicted
 from remadom.train.embedding import embed_cells
+from remadom.utils.machine import peak_mb
 
 Scores = dict[str, list[float]]
 MOST = 5000
@@ -73,7 +74,7 @@ def of_run(
     forget_peak()
     done = run.train(overlay(raw, gather(None, changes)), overwrite=True)
     assembly = done.assembly
-    found = {"seconds, training": done.metrics["run"]["seconds"], "peak memory, MB": peak()}
+    found = {"seconds, training": done.metrics["run"]["seconds"], "peak memory, MB": peak_mb()}
     verdict = done.metrics["evaluation"].get("trust", {}).get("verdict")
     if verdict is not None:
         found[f"verdict: {verdict}"] = 1.0  # the number of runs says how often
@@ -88,14 +89,6 @@ def forget_peak() -> None:
     refs = Path("/proc/self/clear_refs")
     if refs.exists():
         refs.write_text("5")
-
-
-def peak() -> float:
-    """Peak memory of the process in MB, with its imports and data (Linux); NaN elsewhere."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    sizes = [float(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-    return sizes[0] / 1024 if sizes else float("nan")
 
 
 def of_linear(name: str, assembly: Assembly) -> dict[str, dict[str, float]]:

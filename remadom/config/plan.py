@@ -129,40 +129,31 @@ def _features(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 
 
 def _rank(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    for modality, n in facts.features.items():
-        section = config.model.decoders.get(modality, {})
-        if section is None or n <= 5000:
-            continue
-        if _likelihood(section, modality) in ("bernoulli", "poisson"):
+    for modality, _, likelihood in _decoded(facts, config):
+        n = facts.features[modality]
+        if n > 5000 and likelihood in ("bernoulli", "poisson"):
             reason = f"{n:,} features: a full-rank output layer is most of the time"
             yield Choice(f"model.decoders.{modality}.lowrank", 32, reason)
 
 
 def _inflation(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    for modality in facts.features:
-        section = config.model.decoders.get(modality, {})
-        if section is not None and _likelihood(section, modality) == "zinb":
+    for modality, _, likelihood in _decoded(facts, config):
+        if likelihood == "zinb":
             reason = "excess zeros, where there are any, are those of a gene: half of the output layer"
             yield Choice(f"model.decoders.{modality}.inflation", "gene", reason)
 
 
 def _fragments(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    for modality in facts.features:
-        section = config.model.decoders.get(modality, {})
-        if section is None or not isinstance(config.data.preprocess.of(modality), ATACPreprocess):
-            continue
-        likelihood = _likelihood(section, modality)
-        if likelihood != "bernoulli":
+    for modality, _, likelihood in _decoded(facts, config):
+        if likelihood != "bernoulli" and isinstance(config.data.preprocess.of(modality), ATACPreprocess):
             reason = f"the likelihood {likelihood} reads how many fragments there are"
             yield Choice(f"data.preprocess.{modality}.binarize", False, reason)
 
 
 def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    for modality, n in facts.features.items():
-        section = config.model.decoders.get(modality, {})
-        if section is None or n <= LARGE_PANEL or not {*section} <= OF_ANY_DECODER:
-            continue
-        if _likelihood(section, modality) != "poisson_mixture":
+    for modality, section, likelihood in _decoded(facts, config):
+        n = facts.features[modality]
+        if n <= LARGE_PANEL or not {*section} <= OF_ANY_DECODER or likelihood != "poisson_mixture":
             continue
         reason = f"{n:,} proteins: of a large panel, few are either background or signal"
         yield Choice(f"model.decoders.{modality}.likelihood", "nb", reason)
@@ -171,8 +162,12 @@ def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:
         )
 
 
-def _likelihood(section: Mapping[str, Any], modality: str) -> str:
-    return str(section.get("likelihood") or modality_named(modality).likelihood)
+def _decoded(facts: Facts, config: RunConfig) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """Each modality that is decoded, with the section of its decoder and its likelihood."""
+    for modality in facts.features:
+        section = config.model.decoders.get(modality, {})
+        if section is not None:
+            yield modality, section, str(section.get("likelihood") or modality_named(modality).likelihood)
 
 
 def _is_sized(config: RunConfig, modality: str) -> bool:

@@ -202,8 +202,7 @@ def mmd2(
     InputError
         A sample with fewer than two rows of positive weight, rows of different lengths, or no bandwidth.
     """
-    if not bandwidths or min(bandwidths) <= 0:
-        raise InputError(f"bandwidths {tuple(bandwidths)} must be one or more numbers above 0")
+    _need_bandwidths(bandwidths)
     x, y = as_computed(x), as_computed(y)
     w_x, w_y = _normalized(x, weights_x, "x"), _normalized(y, weights_y, "y")
     with torch.no_grad(), full_precision(x):
@@ -240,7 +239,13 @@ def mean_mmd2(
     -------
     Tensor
         Scalar, differentiable in ``x`` (not through the medians).
+
+    Raises
+    ------
+    InputError
+        A set with fewer than two rows, or no bandwidth.
     """
+    _need_bandwidths(bandwidths)
     x = as_computed(x)
     if max(len(a) + len(b) for a, b in pairs) > ROWS_TOGETHER:
         return torch.stack([mmd2(x[a], x[b], bandwidths) for a, b in pairs]).mean()
@@ -248,10 +253,7 @@ def mean_mmd2(
         sigma2 = torch.stack([median_bandwidth(x[a], x[b]) for a, b in pairs])[:, None, None]
         at = pad_sequence([torch.cat(pair) for pair in pairs], batch_first=True)
         # share of each row in the mean of its set, below zero for the second set
-        sides = [
-            torch.cat([x.new_full((len(a),), 1 / len(a)), x.new_full((len(b),), -1 / len(b))])
-            for a, b in pairs
-        ]
+        sides = [torch.cat([_normalized(x[a], None, "x"), -_normalized(x[b], None, "y")]) for a, b in pairs]
         side = pad_sequence(sides, batch_first=True)
         coupling = side.unsqueeze(1) * side.unsqueeze(2)
         unbiased = coupling / (1 - side.abs()).unsqueeze(2)  # 1 / n^2 becomes 1 / (n (n - 1))
@@ -285,6 +287,11 @@ def _kernel(squared: Tensor, bandwidths: Sequence[float], sigma2: Tensor | float
         slope.add_(part, alpha=-1 / (2 * s * len(bandwidths)))
         previous = s
     return kernel, slope
+
+
+def _need_bandwidths(bandwidths: Sequence[float]) -> None:
+    if not bandwidths or min(bandwidths) <= 0:
+        raise InputError(f"bandwidths {tuple(bandwidths)} must be one or more numbers above 0")
 
 
 def _normalized(sample: Tensor, weights: Tensor | None, name: str) -> Tensor:

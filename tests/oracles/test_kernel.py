@@ -110,6 +110,14 @@ def test_large_sets_are_compared_pair_by_pair() -> None:
     torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
 
 
+def test_the_mean_over_pairs_refuses_what_the_comparison_of_one_pair_does() -> None:
+    x, at = normal(6, 2), torch.arange(6)
+    with pytest.raises(InputError, match="bandwidths"):
+        mean_mmd2(x, [(at[:3], at[3:])], ())
+    with pytest.raises(InputError, match="needs at least 2"):
+        mean_mmd2(x, [(at[:3], at[3:4])])
+
+
 def test_the_mean_over_pairs_in_half_precision_and_of_copies() -> None:
     x, at = normal(40, 5, dtype=torch.float32), torch.arange(40)
     exact = mean_mmd2(x, [(at[:20], at[20:])])

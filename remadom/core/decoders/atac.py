@@ -10,7 +10,7 @@ from torch import Tensor
 from remadom.core.decoders.base import DECODERS, affine, logit
 from remadom.core.decoders.counts import log_library
 from remadom.core.decoders.scores import ScoreDecoder
-from remadom.core.likelihood import bernoulli_nll, opened_nll
+from remadom.core.likelihood import Affine, bernoulli_nll, opened_nll, whole
 from remadom.shapes import Float, Int
 from remadom.types import Rows
 
@@ -55,24 +55,13 @@ class ATACDecoderBernoulli(ScoreDecoder):
     def natural(
         self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None, covariates: Tensor | None
     ) -> tuple[Tensor, ...]:
-        scores = self.scores(z, batch_labels, covariates)
-        if self.library and libsize is not None:
-            scores = scores + log_library(libsize).unsqueeze(1)
-        return (scores,)
+        return tuple(map(whole, self.layers(z, libsize, batch_labels, covariates)))
 
-    def nll(
-        self,
-        x: Rows,
-        z: Tensor,
-        libsize: Tensor | None = None,
-        batch_labels: Tensor | None = None,
-        covariates: Tensor | None = None,
-    ) -> Float[Tensor, " cell"]:
-        if self.scored is not None:
-            return super().nll(x, z, libsize, batch_labels, covariates)
+    def layers(
+        self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None, covariates: Tensor | None
+    ) -> tuple[Any, ...]:
         depth = log_library(libsize) if self.library and libsize is not None else None
-        scores = affine(self.head, self.squeezed(z, batch_labels, covariates), depth)
-        return opened_nll(x, scores) if self.library else bernoulli_nll(x, scores)
+        return (affine(self.head, self.squeezed(z, batch_labels, covariates), depth),)
 
     def params(self, *natural: Tensor) -> BernoulliParams:
         (scores,) = natural
@@ -88,7 +77,7 @@ class ATACDecoderBernoulli(ScoreDecoder):
         # -log(1 - p) is softplus(logit), and the logit itself where that is exp(logit)
         return (torch.where(logits < -15, logits, torch.nn.functional.softplus(logits).log()),)
 
-    def likelihood(self, x: Rows | Tensor, *natural: Tensor) -> Float[Tensor, " cell"]:
+    def likelihood(self, x: Rows | Tensor, *natural: Tensor | Affine) -> Float[Tensor, " cell"]:
         return opened_nll(x, *natural) if self.library else bernoulli_nll(x, *natural)
 
     def mean(self, params: Any) -> Float[Tensor, "cell peak"]:

@@ -105,10 +105,16 @@ class Decoder(nn.Module, ABC):
         covariates: Tensor | None = None,
     ) -> Float[Tensor, " cell"]:
         """Negative log-likelihood of the values at ``z``, nats per cell."""
-        natural = self.natural(z, libsize, batch_labels, covariates)
         if self.scored is None:
-            return self.likelihood(x, *natural)
+            return self.likelihood(x, *self.layers(z, libsize, batch_labels, covariates))
+        natural = self.natural(z, libsize, batch_labels, covariates)
         return self.likelihood(x.at_columns(self.scored), *(value[..., self.scored] for value in natural))
+
+    def layers(
+        self, z: Tensor, libsize: Tensor | None, batch_labels: Tensor | None, covariates: Tensor | None
+    ) -> tuple[Any, ...]:
+        """Natural parameters for the likelihood, to which a decoder may leave its output layer (:func:`affine`)."""
+        return self.natural(z, libsize, batch_labels, covariates)
 
     def reconstruction_loss(self, x: Rows | Tensor, params: Any) -> Float[Tensor, ""]:
         """Negative log-likelihood under the parameters of :meth:`forward`, mean over the cells."""

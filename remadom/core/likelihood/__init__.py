@@ -2,7 +2,7 @@
 
 from remadom.core.likelihood.bernoulli import Bernoulli, Opened, bernoulli_nll, opened_nll
 from remadom.core.likelihood.beta import OrderedBeta, ordered_beta_nll
-from remadom.core.likelihood.block import Affine, Family
+from remadom.core.likelihood.block import Affine, Family, whole
 from remadom.core.likelihood.gaussian import Gaussian, GaussianMixture, gaussian_mixture_nll, gaussian_nll
 from remadom.core.likelihood.nb import (
     NBMixture,
@@ -50,5 +50,6 @@ __all__ = [
     "poisson_nll",
     "positive_nb_nll",
     "positive_poisson_nll",
+    "whole",
     "zinb_nll",
 ]

@@ -58,10 +58,13 @@ class Affine(NamedTuple):
     shift: Float[Tensor, " cell"] | None = None
     """A constant of each cell: it gets no gradient."""
 
-    def whole(self) -> Float[Tensor, "cell feature"]:
-        """The values of all cells."""
-        values = F.linear(self.inputs, self.weight, self.bias).float()
-        return values if self.shift is None else values + self.shift.unsqueeze(1)
+
+def whole(param: Tensor | Affine) -> Tensor:
+    """The values of a parameter."""
+    if not isinstance(param, Affine):
+        return param
+    values = F.linear(param.inputs, param.weight, param.bias).float()
+    return values if param.shift is None else values + param.shift.unsqueeze(1)
 
 
 def block_nll(family: Family, x: Rows | Tensor, *params: Tensor | Affine) -> Tensor:
@@ -71,7 +74,7 @@ def block_nll(family: Family, x: Rows | Tensor, *params: Tensor | Affine) -> Ten
     """
     rows = x if isinstance(x, Rows) else Rows.from_dense(x)
     if torch.is_autocast_enabled(rows.values.device.type):  # which lowers the precision of whole layers
-        params = tuple(p.whole() if isinstance(p, Affine) else p for p in params)
+        params = tuple(map(whole, params))
     shifts = [p.shift if isinstance(p, Affine) else None for p in params]
     parts = [list(p[:3]) if isinstance(p, Affine) else [p] for p in params]
     full = [p.float() if p.dtype in (torch.float16, torch.bfloat16) else p for part in parts for p in part]
@@ -112,18 +115,22 @@ class _BlockNLL(torch.autograd.Function):
             here = [_values(cells, room, shift, *p) for room, shift, p in each]
             nll[cells] = score(family, rows, cells, there, here)
             family.finish(there)
-        ctx.form = form
-        ctx.save_for_backward(*grads, *flat)
+        ctx.form, ctx.shared = form, [p[0].dim() == 1 for p in params]
+        ctx.save_for_backward(*grads, *(part for p in params if len(p) == 3 for part in p[:2]))
         return nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, by_nll: Tensor) -> tuple[Tensor | None, ...]:
-        n = len(ctx.form.affine)
-        grads, params = ctx.saved_tensors[:n], ctx.form.split(ctx.saved_tensors[n:])
+        n, found = len(ctx.shared), []
+        grads, layers = ctx.saved_tensors[:n], iter(ctx.saved_tensors[n:])
         needed = ctx.form.split(ctx.needs_input_grad[3:])
-        each = zip(grads, params, needed, strict=True)
-        return None, None, None, *(grad for g, p, needs in each for grad in _grads(by_nll, g, needs, *p))
+        for grad, shared, needs in zip(grads, ctx.shared, needed, strict=True):
+            if len(needs) == 3:
+                found += _of_layer(by_nll, grad, needs, next(layers), next(layers))
+            else:
+                found.append(by_nll @ grad if shared else grad * by_nll.unsqueeze(1))
+        return None, None, None, *found
 
 
 def _room(n_cells: int, n_features: int, param: Tensor, *affine: Tensor) -> Tensor:
@@ -141,16 +148,14 @@ def _values(cells: slice, room: Tensor, shift: Tensor | None, param: Tensor, *af
     return room.clone() if shift is None else room + shift[cells].unsqueeze(1)
 
 
-def _grads(
-    by_nll: Tensor, grad: Tensor, needed: Sequence[bool], param: Tensor, *affine: Tensor
+def _of_layer(
+    by_nll: Tensor, grad: Tensor, needed: Sequence[bool], inputs: Tensor, weight: Tensor
 ) -> list[Tensor | None]:
-    """Gradient of what a parameter is made of, from its own and that of the cells' values."""
-    if not affine:
-        return [by_nll @ grad if param.dim() == 1 else grad * by_nll.unsqueeze(1)]
-    weight, each = affine[0], by_nll.unsqueeze(1)
+    """Gradients of the inputs, weight and bias of an affine parameter, from its own and that of the cells' values."""
+    each = by_nll.unsqueeze(1)
     return [
         (grad @ weight).mul_(each) if needed[0] else None,
-        ((param * each).t() @ grad).t() if needed[1] else None,
+        ((inputs * each).t() @ grad).t() if needed[1] else None,
         by_nll @ grad if needed[2] else None,
     ]
 

@@ -16,6 +16,7 @@ from benchmarks.quality.linear import embeddings
 from remadom import run
 from remadom.config.build import Assembly
 from remadom.config.load import gather, overlay
+from remadom.data.source import Source
 from remadom.results.agreement import embedded_from
 from remadom.results.imputation import asked, predicted
 from remadom.train.embedding import embed_cells
@@ -79,7 +80,7 @@ def of_run(
     if verdict is not None:
         found[f"verdict: {verdict}"] = 1.0  # the number of runs says how often
     z = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells))).z_bio.numpy()
-    found |= of_embedding(DATA[name], assembly, z)
+    found |= of_embedding(DATA[name], assembly.source, batch_names(assembly), z)
     found |= of_hidden(assembly, hidden["hidden"], done.metrics, DATA[name].alone)
     return found, assembly
 
@@ -98,7 +99,8 @@ def of_linear(name: str, assembly: Assembly) -> dict[str, dict[str, float]]:
         began = time.perf_counter()
         z = compute()
         seconds = time.perf_counter() - began
-        found[method] = of_embedding(DATA[name], assembly, z) | {"seconds, all": seconds}
+        figures = of_embedding(DATA[name], assembly.source, batch_names(assembly), z)
+        found[method] = figures | {"seconds, all": seconds}
     return found
 
 
@@ -108,23 +110,25 @@ def batch_names(assembly: Assembly) -> np.ndarray:
     return np.asarray(names, dtype=object)[codes].astype(str)
 
 
-def of_embedding(data: Data, assembly: Assembly, z: np.ndarray) -> dict[str, float]:
-    """Figures of an embedding of all cells."""
+def of_embedding(data: Data, source: Source, batch: np.ndarray, z: np.ndarray) -> dict[str, float]:
+    """Figures of an embedding of a source's cells, NaN where a method has no place for a cell."""
     import quality  # of the peers' benchmark; its folder is on the path
 
-    source, batch, found = assembly.source, batch_names(assembly), {}
+    placed, found = np.isfinite(z).all(1), {}
     for prefix, column in data.labels.items():
         labels = source.obs[column].astype(object).to_numpy()
-        told = np.flatnonzero([isinstance(label, str) and label != "nan" for label in labels])
+        told = np.flatnonzero(placed & [isinstance(label, str) and label != "nan" for label in labels])
         cells = told[drawn(source.obs_names[told])]
         scores = quality.embedding_metrics(z[cells], labels[cells].astype(str), batch[cells], kmeans=False)
         kept = ("nmi", "ari", "asw_label", "ilisi", "bio", "batch", "total")
         found |= {f"{prefix}{key}": scores[key] for key in kept if key in scores}
     labels = source.obs[next(iter(data.labels.values()))].astype(object).to_numpy()
-    told = np.array([isinstance(label, str) and label != "nan" for label in labels])
+    told = placed & [isinstance(label, str) and label != "nan" for label in labels]
     for words, (start, end) in data.transfer.items():
         ours = told & (batch == end)
         others = told & (batch == start if start else batch != end)
+        if not ours.any() or not others.any():
+            continue
         right, _ = quality.label_transfer(
             z[others], labels[others].astype(str), z[ours], labels[ours].astype(str)
         )

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remadom.core.vae import ABSENT, MosaicVAE
+from remadom.core.fusion import ABSENT
+from remadom.core.vae import MosaicVAE
 from remadom.errors import InputError
 from remadom.types import Batch, Posterior
 

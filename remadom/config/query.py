@@ -16,8 +16,9 @@ import torch
 from remadom.adapters.lacking import leave_out
 from remadom.adapters.settings import AdapterSettings
 from remadom.config import components
-from remadom.config.build import open_source, start_from_data, with_sizes
+from remadom.config.build import open_source
 from remadom.config.load import Raw, overlay, validate
+from remadom.config.model import start_from_data, with_sizes
 from remadom.config.schema import RunConfig
 from remadom.config.trained import Trained
 from remadom.core.decoders import DECODERS

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from remadom.config.build import build_model, library_of, open_source
+from remadom.config.build import open_source
 from remadom.config.known import check_known
 from remadom.config.load import validate
+from remadom.config.model import build_model, library_of
 from remadom.config.schema import RunConfig
 from remadom.core.coordinates import DecodedCoordinates
 from remadom.core.correction import BatchCorrection

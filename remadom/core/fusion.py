@@ -12,6 +12,9 @@ from remadom.errors import InputError, nearest
 from remadom.shapes import Float
 from remadom.types import Posterior
 
+ABSENT = math.inf
+"""Log variance of the expert of a modality that a cell lacks."""
+
 
 class ProductOfExperts(nn.Module):
     """Product of Gaussian experts and the standard normal prior, in log space.
@@ -80,3 +83,24 @@ class ProductOfExperts(nn.Module):
         share = torch.softmax(stacked, dim=0)
         mu = (share[1:] * torch.stack(list(mus))).sum(0)
         return mu if prior is None else mu + share[0] * prior.mu, -torch.logsumexp(stacked, dim=0)
+
+
+def drop_modalities(enc_outs: Mapping[str, Posterior], probability: float) -> dict[str, Posterior]:
+    """With a probability per cell, keep only a random non-empty subset of the cell's experts.
+
+    Every subset of the present modalities other than the empty one is equally likely.
+    """
+    names = list(enc_outs)
+    has = torch.stack([enc_outs[m].logvar[:, 0] < ABSENT for m in names], dim=1)
+    rank = has.cumsum(1) - has.int()  # number of each present expert among those of its cell
+    subsets = (1 << has.sum(1, keepdim=True)) - 1
+    drawn = 1 + (torch.rand(has.shape[0], 1, device=has.device) * subsets).long()  # a subset as bits
+    dropped = torch.rand(has.shape[0], 1, device=has.device) < probability
+    kept = has & (~dropped | (drawn >> rank & 1 > 0))
+    out = {}
+    for j, m in enumerate(names):
+        keep = kept[:, j : j + 1]
+        out[m] = Posterior(
+            torch.where(keep, enc_outs[m].mu, 0.0), torch.where(keep, enc_outs[m].logvar, ABSENT)
+        )
+    return out

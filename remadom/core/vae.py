@@ -15,13 +15,12 @@ from remadom.core.coordinates import DecodedCoordinates, comparable
 from remadom.core.correction import BatchCorrection
 from remadom.core.decoders.base import Decoder
 from remadom.core.encoder import GaussianEncoder
-from remadom.core.fusion import ProductOfExperts
+from remadom.core.fusion import ABSENT, ProductOfExperts, drop_modalities
+from remadom.core.gaussians import drawn, kl_between, kl_to_prior
 from remadom.core.technical import TechnicalPrior
 from remadom.errors import InputError
 from remadom.shapes import Float, Int
 from remadom.types import Batch, Latent, Posterior
-
-ABSENT = float("inf")
 
 
 class MosaicVAE(nn.Module):
@@ -339,49 +338,6 @@ class MosaicVAE(nn.Module):
         ]
         recon = sum(weighted, torch.zeros_like(terms["kl"]))
         return {"loss": recon + beta * terms["kl"], "recon": recon, **terms}
-
-
-def kl_to_prior(
-    mu: Float[Tensor, "cell latent"], logvar: Float[Tensor, "cell latent"]
-) -> Float[Tensor, " cell"]:
-    """KL divergence from ``N(mu, exp(logvar))`` to the standard normal, nats per cell."""
-    return 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
-
-
-def kl_between(posterior: Posterior, prior: Posterior) -> Float[Tensor, " cell"]:
-    """KL divergence from one diagonal Gaussian to another, nats per cell."""
-    scale = (-0.5 * prior.logvar).exp()
-    return kl_to_prior((posterior.mu - prior.mu) * scale, posterior.logvar - prior.logvar)
-
-
-def drawn(
-    mu: Float[Tensor, "cell latent"],
-    logvar: Float[Tensor, "cell latent"],
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, "cell latent"]:
-    """A sample of each cell's Gaussian."""
-    return mu + torch.randn(mu.shape, generator=generator, device=mu.device) * (0.5 * logvar).exp()
-
-
-def drop_modalities(enc_outs: Mapping[str, Posterior], probability: float) -> dict[str, Posterior]:
-    """With a probability per cell, keep only a random non-empty subset of the cell's experts.
-
-    Every subset of the present modalities other than the empty one is equally likely.
-    """
-    names = list(enc_outs)
-    has = torch.stack([enc_outs[m].logvar[:, 0] < ABSENT for m in names], dim=1)
-    rank = has.cumsum(1) - has.int()  # number of each present expert among those of its cell
-    subsets = (1 << has.sum(1, keepdim=True)) - 1
-    drawn = 1 + (torch.rand(has.shape[0], 1, device=has.device) * subsets).long()  # a subset as bits
-    dropped = torch.rand(has.shape[0], 1, device=has.device) < probability
-    kept = has & (~dropped | (drawn >> rank & 1 > 0))
-    out = {}
-    for j, m in enumerate(names):
-        keep = kept[:, j : j + 1]
-        out[m] = Posterior(
-            torch.where(keep, enc_outs[m].mu, 0.0), torch.where(keep, enc_outs[m].logvar, ABSENT)
-        )
-    return out
 
 
 def _at(value: Tensor | None, at: Tensor) -> Tensor | None:

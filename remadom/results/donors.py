@@ -2,61 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.decomposition import TruncatedSVD
 
 from remadom.config.build import Assembly
-from remadom.config.trained import Trained
 from remadom.core.vae import MosaicVAE
-from remadom.data.stored import canonical
 from remadom.eval.scales import Scale, scale_of
-from remadom.solvers.ann import AnnIndex
+from remadom.results.places import NEIGHBORS, Places, Space, axes_of, places_of
 from remadom.types import Batch
-from remadom.utils.outputs import DONORS, RunDir
-from remadom.utils.portable import is_portable, read_portable
 from remadom.utils.seed import derive
 
-NEIGHBORS = 30
-COMPONENTS = 30
 MOST = 20_000
 """Most cells that give their values."""
 VALUES = 8_000_000
 """Most non-zero values that they have together."""
-
-
-@dataclass(frozen=True, eq=False)
-class Places:
-    """Where cells lie by one modality, in two ways.
-
-    Attributes
-    ----------
-    hidden
-        Cell x hidden: last hidden layer of the encoder. It is learned, so of what matters it tells more than principal
-        components, and it is wider than the latent.
-    components
-        Cell x component: principal components of what the encoder reads. They are not learned, so cells of like batches
-        lie together, and their values are of like depth and background.
-    """
-
-    hidden: np.ndarray
-    components: np.ndarray
-
-    @property
-    def known(self) -> np.ndarray:
-        """Which cells have the modality."""
-        known: np.ndarray = np.isfinite(self.hidden[:, 0])
-        return known
-
-    def among(self, cells: np.ndarray) -> Places:
-        """Some of the cells."""
-        return Places(self.hidden[cells], self.components[cells])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +78,7 @@ class Donors:
             totals = np.maximum(np.asarray(values.sum(axis=1)).ravel(), 1)
             values = sp.csr_matrix(sp.diags(total / totals) @ values)
         values.data = scale.to(values.data).astype(np.float32)
-        axes = {m: _axes(assembly, m, cells[source.has[m][cells]]) for m in others}
+        axes = {m: axes_of(assembly, m, cells[source.has[m][cells]]) for m in others}
         places = places_of(assembly.model, assembly.loader(cells), axes)
         return cls(places, axes, values, scale, total, batch=assembly.groups["batch"][0][cells])
 
@@ -184,51 +148,18 @@ class Donors:
         return mean
 
     @cached_property
-    def _having(self) -> dict[tuple[str, ...], tuple[sp.csr_matrix, _Space, _Space] | None]:
+    def _having(self) -> dict[tuple[str, ...], tuple[sp.csr_matrix, Space, Space] | None]:
         """What :meth:`_those_with` found, by modalities: cells come in many blocks."""
         return {}
 
-    def _those_with(self, modalities: tuple[str, ...]) -> tuple[sp.csr_matrix, _Space, _Space] | None:
+    def _those_with(self, modalities: tuple[str, ...]) -> tuple[sp.csr_matrix, Space, Space] | None:
         """Values of the donors that have these modalities, and the spaces in which they lie; ``None`` for too few."""
         donors = np.flatnonzero(np.all([self.places[m].known for m in modalities], axis=0))
         if len(donors) < NEIGHBORS:
             return None
         theirs = [self.places[m].among(donors) for m in modalities]
-        spaces = _Space([place.hidden for place in theirs]), _Space([place.components for place in theirs])
+        spaces = Space([place.hidden for place in theirs]), Space([place.components for place in theirs])
         return self.values[donors], *spaces
-
-
-class _Space:
-    """Donors in the spaces of some modalities, each of which is scaled to one variance."""
-
-    def __init__(self, donors: Sequence[np.ndarray]) -> None:
-        self.scales = [1 / max(float(np.sqrt(part.var(0).sum())), 1e-6) for part in donors]
-        self.n_donors, self.index = len(donors[0]), AnnIndex(self._scaled(donors))
-
-    def nearest(self, cells: Sequence[np.ndarray]) -> sp.csr_matrix:
-        """Cell x donor: the same weight for each of a cell's nearest donors."""
-        chosen = self.index.search(self._scaled(cells), NEIGHBORS)[0].numpy().ravel()
-        pointers = np.arange(0, len(chosen) + 1, NEIGHBORS)
-        weights = np.full(len(chosen), 1 / NEIGHBORS, np.float32)
-        return sp.csr_matrix((weights, chosen, pointers), shape=(len(cells[0]), self.n_donors))
-
-    def _scaled(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        return np.concatenate([part * scale for part, scale in zip(parts, self.scales, strict=True)], axis=1)
-
-
-def _axes(assembly: Assembly, modality: str, cells: np.ndarray) -> np.ndarray:
-    """Principal axes, feature x component, of what the encoder of a modality reads of these cells."""
-    encoder = assembly.model.encoder(modality)
-    with torch.inference_mode():
-        read = [encoder.transform(batch.encoder_rows(modality)) for batch in assembly.loader(cells)]
-    blocks = [rows.scipy() for rows in read]
-    matrix = sp.vstack(blocks, format="csr")
-    k = min(COMPONENTS, *(size - 1 for size in matrix.shape))
-    if k < 1:
-        return np.ones((matrix.shape[1], 1), np.float32)
-    found = TruncatedSVD(k, random_state=derive(assembly.config.optim.seed, "axes") % 2**32).fit(matrix)
-    axes: np.ndarray = np.ascontiguousarray(found.components_.T, dtype=np.float32)
-    return axes
 
 
 def at_depth(values: np.ndarray, truth: np.ndarray, scale: Scale) -> np.ndarray:
@@ -267,96 +198,3 @@ def donated(
         if modality in batch.has:
             found[batch.has[modality].numpy()] = np.nan
         yield found
-
-
-@torch.inference_mode()
-def places_of(model: MosaicVAE, loader: Iterable[Batch], axes: Mapping[str, np.ndarray]) -> dict[str, Places]:
-    """Where cells lie by each modality that has axes; NaN where a cell lacks it."""
-    model.eval()
-    device = next(model.parameters()).device
-    parts: dict[str, list[Places]] = {m: [] for m in axes}
-    for batch in loader:
-        moved = batch.to(device)
-        for m, found in parts.items():
-            encoder = model.encoder(m)
-            hidden = np.full((len(batch), encoder.head.in_features), np.nan, dtype=np.float32)
-            components = np.full((len(batch), axes[m].shape[1]), np.nan, dtype=np.float32)
-            if m in batch.has:
-                at = batch.has[m].numpy()
-                hidden[at] = model.hidden(moved, m).cpu().numpy()
-                onto = torch.from_numpy(axes[m]).to(device)
-                read = encoder.transform(moved.encoder_rows(m)).linear(onto)
-                scored = model.decoder(m).scored if m in model.decoders else None
-                if (
-                    scored is not None and len(onto) == model.decoder(m).out_dim
-                ):  # the mean stands for what is lacking
-                    lacking = torch.ones(len(onto), dtype=torch.bool)
-                    lacking[scored] = False
-                    read = read + encoder.transform.center[lacking] @ onto[lacking]
-                components[at] = read.cpu().numpy()
-            found.append(Places(hidden, components))
-    return {
-        m: Places(np.concatenate([p.hidden for p in found]), np.concatenate([p.components for p in found]))
-        for m, found in parts.items()
-    }
-
-
-def arrays_of(donors: Mapping[str, Donors]) -> dict[str, np.ndarray]:
-    """Arrays of ``donors.npz``, from which :func:`donors_from` makes the same donors."""
-    arrays: dict[str, np.ndarray] = {}
-    for modality, found in donors.items():
-        values = found.values
-        for m, places in found.places.items():
-            arrays[f"{modality}/hidden/{m}"] = places.hidden.astype(np.float16)
-            arrays[f"{modality}/components/{m}"] = places.components
-            arrays[f"{modality}/axes/{m}"] = found.axes[m]
-        arrays |= {
-            f"{modality}/data": values.data,
-            f"{modality}/indices": values.indices.astype(np.int32),
-            f"{modality}/indptr": values.indptr.astype(np.int64),
-            f"{modality}/shape": np.array(values.shape, dtype=np.int64),
-            f"{modality}/total": np.array(np.nan if found.total is None else found.total),
-            f"{modality}/weight": np.array(found.weight),
-        }
-    return arrays
-
-
-def donors_from(arrays: Mapping[str, np.ndarray], model: MosaicVAE) -> dict[str, Donors]:
-    """Donors by modality, from their arrays."""
-    found = {}
-    for modality in dict.fromkeys(name.split("/")[0] for name in arrays):
-        part = {
-            name.removeprefix(f"{modality}/"): v
-            for name, v in arrays.items()
-            if name.startswith(f"{modality}/")
-        }
-        total = float(part["total"])
-        axes = {name.removeprefix("axes/"): v for name, v in part.items() if name.startswith("axes/")}
-        found[modality] = Donors(
-            places={m: Places(part[f"hidden/{m}"].astype(np.float32), part[f"components/{m}"]) for m in axes},
-            axes=axes,
-            values=canonical(_matrix(part), "donors"),
-            scale=scale_of(model.decoder(modality).support),
-            total=None if np.isnan(total) else total,
-            weight=float(part["weight"]),
-        )
-    return found
-
-
-def _matrix(part: Mapping[str, np.ndarray]) -> sp.csr_matrix:
-    """The stored parts as a matrix, unchecked."""
-    matrix = sp.csr_matrix(tuple(part["shape"].tolist()), dtype=np.float32)
-    matrix.data, matrix.indices, matrix.indptr = part["data"], part["indices"], part["indptr"]
-    return matrix
-
-
-def load_donors(trained: Trained, modality: str) -> Donors | None:
-    """Donors of a modality that were kept with a model, if any."""
-    folder = Path(trained.path).parent
-    if is_portable(folder):
-        _, files = read_portable(folder)
-        arrays = {name: tensor.numpy() for name, tensor in files.get("donors", {}).items()}
-    else:
-        arrays = RunDir(folder).arrays(DONORS)
-    arrays = {name: values for name, values in arrays.items() if name.startswith(f"{modality}/")}
-    return donors_from(arrays, trained.model).get(modality)

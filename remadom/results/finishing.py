@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from remadom.config.build import Assembly, library_of
+from remadom.config.build import Assembly
+from remadom.config.model import library_of
 from remadom.core.coordinates import DecodedCoordinates
 from remadom.core.correction import BatchCorrection
 from remadom.train.coordinates import fit_coordinates, in_coordinates

@@ -15,8 +15,9 @@ from remadom.data.writer import streamed
 from remadom.errors import InputError, nearest
 from remadom.eval.intervals import shifted, widened
 from remadom.eval.scales import scale_of
-from remadom.results.donors import donated, load_donors
+from remadom.results.donors import donated
 from remadom.results.intervals import LEVEL, Widths, measured_in
+from remadom.results.kept_donors import load_donors
 from remadom.train.imputation import AVERAGE, impute_cells
 
 OWN, MEAN = "own", "average"

@@ -11,9 +11,9 @@ import numpy as np
 from remadom.config.build import Assembly
 from remadom.eval.report import write_report
 from remadom.results.arrays import embedding_arrays, obs_arrays
-from remadom.results.donors import arrays_of
 from remadom.results.drawing import draw
 from remadom.results.finishing import finish
+from remadom.results.kept_donors import arrays_of
 from remadom.results.measures import measure, versions
 from remadom.train.callbacks import History
 from remadom.train.embedding import embed_cells

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remadom.core.fusion import ProductOfExperts
-from remadom.core.vae import drop_modalities, kl_to_prior
+from remadom.core.fusion import ProductOfExperts, drop_modalities
+from remadom.core.gaussians import kl_to_prior
 from remadom.errors import InputError
 from remadom.types import Posterior
 

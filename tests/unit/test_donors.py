@@ -8,8 +8,9 @@ import scipy.sparse as sp
 
 from remadom.eval.intervals import shifted
 from remadom.eval.scales import COUNTS, REAL
-from remadom.results import donors as donors_of
-from remadom.results.donors import NEIGHBORS, Donors, Places, at_depth
+from remadom.results import places as places_module
+from remadom.results.donors import Donors, at_depth
+from remadom.results.places import NEIGHBORS, Places
 from remadom.solvers.ann import AnnIndex
 
 RNG = np.random.default_rng(0)
@@ -60,7 +61,7 @@ def test_cells_in_blocks_get_what_they_get_at_once_and_donors_are_indexed_once(
             built.append(len(points))
             super().__init__(points)
 
-    monkeypatch.setattr(donors_of, "AnnIndex", Counted)
+    monkeypatch.setattr(places_module, "AnnIndex", Counted)
     of, cells = donors(), places(20)
     at_once = of.expected({"rna": cells}, None)
     blocks = [of.expected({"rna": cells.among(np.arange(i, i + 5))}, None) for i in range(0, 20, 5)]

@@ -18,8 +18,8 @@ from torch.distributions import Normal, kl_divergence
 from remadom import run
 from remadom.config.build import assemble
 from remadom.config.load import overlay
+from remadom.core.gaussians import kl_between, kl_to_prior
 from remadom.core.technical import TechnicalPrior
-from remadom.core.vae import kl_between, kl_to_prior
 from remadom.data.mock import generate, mock_config, to_mudata
 from remadom.errors import InputError
 from remadom.types import Batch, Posterior

@@ -9,7 +9,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,11 @@ class History:
     history: list[dict[str, Any]]
 
     def write(self, path: Path) -> None:
-        """Write as JSON; a value that is not finite becomes null."""
-        write_text(path, json.dumps(_finite(asdict(self)), indent=1, allow_nan=False) + "\n")
+        """Write as JSON, an epoch a line; a value that is not finite becomes null."""
+        about = {**vars(self), "history": []}
+        epochs = ",\n".join(json.dumps(_finite(epoch), allow_nan=False) for epoch in self.history)
+        text = json.dumps(_finite(about), allow_nan=False)
+        write_text(path, text.removesuffix("]}") + f"\n{epochs}\n]}}\n")
 
     @classmethod
     def read(cls, path: Path) -> History:

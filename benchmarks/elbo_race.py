@@ -1,6 +1,7 @@
 """How long remadom, SCVI and TOTALVI take to the same held-out ELBO, side by side on real data.
 
     python -m benchmarks.elbo_race FILE --peer-python V/bin/python [--model scvi totalvi] [--cells N] [--threads 2]
+    [--set KEY=VALUE ...]
 
 ``V`` is an environment with ``torch==2.13.0 scvi-tools==1.4.2``. For SCVI the cells of FILE (h5mu) that have RNA, for
 TOTALVI those that have RNA and proteins; a tenth of them is held out, the same for both programs, and both read the
@@ -92,11 +93,12 @@ def peer(model: str, file: Path, threads: int) -> dict[str, list[float]]:
     return {"seconds": [s - began for s in stamps], "elbo": elbo}
 
 
-def ours(file: Path, threads: int) -> dict[str, list[float]]:
+def ours(file: Path, threads: int, changes: list[str]) -> dict[str, list[float]]:
     """Train remadom as the command does; run in a process of its own."""
     import torch
 
     from remadom import run
+    from remadom.config.load import gather, overlay
     from remadom.train.trainer import Trainer
 
     torch.set_num_threads(threads)
@@ -116,7 +118,7 @@ def ours(file: Path, threads: int) -> dict[str, list[float]]:
             "optim": {"early_stopping": {"enabled": False}},
             "logging": {"run_dir": folder},
         }
-        run.train(raw)
+        run.train(overlay(raw, gather(None, changes)))
         rows = json.loads((Path(folder) / "train_history.json").read_text())["history"]
     return {
         "seconds": [stamp - stamps[0] for stamp in stamps[1:]],
@@ -143,11 +145,12 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", choices=NEEDED, default=list(NEEDED))
     parser.add_argument("--cells", type=int, help="at most this many cells, drawn at random")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", nargs="*", default=[], dest="changes", help="settings of remadom")
     parser.add_argument("--one", choices=["ours", *NEEDED], help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         curve = (
-            ours(asked.file, asked.threads)
+            ours(asked.file, asked.threads, asked.changes)
             if asked.one == "ours"
             else peer(asked.one, asked.file, asked.threads)
         )
@@ -167,7 +170,7 @@ def main() -> None:
             file = Path(folder) / "cells.h5mu"
             n = prepare(asked.file, model, asked.cells, file)
             common = [__file__, str(file), "--threads", str(asked.threads), "--one"]
-            a = child([sys.executable, *common, "ours"])
+            a = child([sys.executable, *common, "ours", "--set", *asked.changes])
             b = child([asked.peer_python, *common, model])
         goal = max(min(a["elbo"]), min(b["elbo"]))
         mine, theirs = (

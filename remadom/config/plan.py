@@ -20,8 +20,11 @@ from remadom.data.modality import modality_named
 from remadom.data.settings import ATACPreprocess, RNAPreprocess
 from remadom.data.source import Source
 
-STEPS = 1500
-"""Optimizer steps: a thousand more bought nothing that is beyond the spread of the seeds."""
+STEPS = 1000
+"""Optimizer steps: more bought nothing that is beyond the spread of the seeds."""
+
+SMALLEST, LARGEST = 128, 512
+"""Cells in a batch: with fewer, types of small data sets split with some seeds; with more, a step takes longer."""
 
 FEWEST_LINKS = 5
 """Features of the same name from which two modalities are linked by them."""
@@ -80,8 +83,9 @@ Rule = Callable[[Facts, RunConfig], Iterator[Choice]]
 
 
 def _batch_size(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    size = int(2 ** np.clip(round(math.log2(max(1, facts.n_cells / 40))), 6, 9))
-    yield Choice("optim.batch_size", size, f"about 40 steps an epoch for {facts.n_cells:,} cells, 64 to 512")
+    size = int(np.clip(2 ** round(math.log2(max(1, facts.n_cells / 40))), SMALLEST, LARGEST))
+    reason = f"about 40 steps an epoch for {facts.n_cells:,} cells, {SMALLEST} to {LARGEST}"
+    yield Choice("optim.batch_size", size, reason)
 
 
 def _epochs(facts: Facts, config: RunConfig) -> Iterator[Choice]:

@@ -117,7 +117,7 @@ def test_a_resolved_configuration_leaves_nothing_to_choose():
     assert choose(CITE, overlay(resolved, {"model": {"decoders": {}}})) == []
 
 
-@pytest.mark.parametrize(("n_cells", "size"), [(10, 64), (1600, 64), (10_000, 256), (10**6, 512)])
+@pytest.mark.parametrize(("n_cells", "size"), [(10, 128), (1600, 128), (10_000, 256), (10**6, 512)])
 def test_batches_grow_with_the_data(n_cells: int, size: int):
     facts = Facts(n_cells=n_cells, features={"rna": 100}, has={"rna": n_cells}, shared=0)
     assert chosen(facts)["optim.batch_size"] == size

@@ -20,7 +20,7 @@ from remadom.data.modality import modality_named
 from remadom.data.settings import ATACPreprocess, RNAPreprocess
 from remadom.data.source import Source
 
-STEPS = 1000
+STEPS = 1500
 """Optimizer steps: more bought nothing that is beyond the spread of the seeds."""
 
 SMALLEST, LARGEST = 128, 512

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 NEEDED = {"scvi": ("rna",), "totalvi": ("rna", "adt")}
 
@@ -126,13 +127,13 @@ def ours(file: Path, threads: int, changes: list[str]) -> dict[str, list[float]]
     }
 
 
-def child(command: list[str]) -> dict[str, list[float]]:
-    """The curve that a process prints last."""
+def child(command: list[str]) -> dict[str, Any]:
+    """What a process prints last, as JSON."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    curve: dict[str, list[float]] = json.loads(done.stdout.strip().splitlines()[-1])
-    return curve
+    printed: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return printed
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +23,8 @@ from pathlib import Path
 MODELS = ("scvi", "totalvi")
 
 
-def peer(model: str, file: Path, holdouts: Path, seed: int, threads: int, out: Path) -> None:
-    """Train the peer's model and write what it makes of the cells; run by the peer's Python."""
+def peer(model: str, file: Path, holdouts: Path, seed: int, threads: int, out: Path) -> dict[str, float]:
+    """Train the peer's model, write what it makes of the cells, return what it took; run by the peer's Python."""
     import mudata as md
     import numpy as np
     import scvi
@@ -49,7 +48,6 @@ def peer(model: str, file: Path, holdouts: Path, seed: int, threads: int, out: P
         own = adt.obs_names.get_indexer(rna.obs_names)
         own[rna.obs_names.isin(hidden)] = -1
         proteins[own >= 0] = counts[own[own >= 0]]
-        rna.obsm["proteins"] = proteins
         known = np.asarray(rna.obs["batch"])
         lacking = (own < 0) & np.isin(known, known[own >= 0])
         rna.obs["batch"] = np.where(lacking, known + " without proteins", known)
@@ -62,9 +60,8 @@ def peer(model: str, file: Path, holdouts: Path, seed: int, threads: int, out: P
         net = scvi.model.SCVI(rna)
     began = time.perf_counter()
     net.train(accelerator="cpu", enable_progress_bar=False)
+    seconds = time.perf_counter() - began
     made = {
-        "seconds": time.perf_counter() - began,
-        "epochs": len(net.history["elbo_train"]),
         "obs_names": np.asarray(rna.obs_names, dtype=str),
         "z": net.get_latent_representation(),
     }
@@ -79,6 +76,7 @@ def peer(model: str, file: Path, holdouts: Path, seed: int, threads: int, out: P
         values[:, kept] = np.asarray(expected)
         made |= {"imputed": values, "imputed_names": np.asarray(rna.obs_names[asked], dtype=str)}
     np.savez(out, **made)
+    return {"seconds, training": seconds, "epochs": len(net.history["elbo_train"])}
 
 
 def scores(name: str, file: Path, made: Path) -> dict[str, float]:
@@ -92,14 +90,13 @@ def scores(name: str, file: Path, made: Path) -> dict[str, float]:
     source, found = Source.open(file), np.load(made)
     z = np.full((source.n_cells, found["z"].shape[1]), np.nan)
     z[source.obs_names.get_indexer(found["obs_names"])] = found["z"]
-    figures = {"seconds, training": float(found["seconds"]), "epochs": float(found["epochs"])}
-    figures |= of_embedding(DATA[name], source, source.obs["batch"].astype(str).to_numpy(), z)
+    batch = source.obs["batch"].astype(str).to_numpy()
+    figures = of_embedding(DATA[name], source, batch, z)
     if "imputed" in found:
         cells = source.obs_names.get_indexer(found["imputed_names"])
         truth = source.rows("adt", cells).toarray()
         parts = {"": np.ones(len(cells), dtype=bool)}
-        batch = source.obs["batch"].astype(str).to_numpy()[cells]
-        parts |= {prefix: batch == own for prefix, own in DATA[name].alone.items()}
+        parts |= {prefix: batch[cells] == own for prefix, own in DATA[name].alone.items()}
         for prefix, part in parts.items():
             values = chosen("adt", imputation_metrics(found["imputed"][part], truth[part]))
             figures |= {f"{prefix}{key}": value for key, value in values.items()}
@@ -124,13 +121,14 @@ def main() -> None:
     if asked.one:
         model, *paths = asked.one
         file, holdouts, out = map(Path, paths)
-        peer(model, file, holdouts, asked.seed, asked.threads, out)
+        print("\n" + json.dumps(peer(model, file, holdouts, asked.seed, asked.threads, out)))
         return
     if not (asked.scorer / "quality.py").exists():
         print(f"skipped: {asked.scorer / 'quality.py'} is not there")
         return
     if not asked.peer_python:
         raise SystemExit("--peer-python is missing: the Python of an environment that has scvi-tools")
+    from benchmarks.elbo_race import child
     from benchmarks.quality.scores import DATA
 
     sys.path.insert(0, str(asked.scorer))
@@ -143,13 +141,8 @@ def main() -> None:
                 out = Path(folder) / "made.npz"
                 one = [model, str(file), str(asked.scorer / "holdouts.json"), str(out)]
                 settings = ["--threads", str(asked.threads), "--seed", str(asked.seed)]
-                done = subprocess.run(
-                    [asked.peer_python, __file__, *settings, "--one", json.dumps(one)],
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
-                if done.returncode:
-                    raise SystemExit(f"{model} failed:\n{done.stderr[-3000:]}")
-                for figure, value in scores(name, file, out).items():
+                took = child([asked.peer_python, __file__, *settings, "--one", json.dumps(one)])
+                for figure, value in (took | scores(name, file, out)).items():
                     print(f"{name:12} {model:9} {figure:28} {value:8.3f}", flush=True)
 
 

@@ -117,13 +117,13 @@ def of_embedding(data: Data, source: Source, batch: np.ndarray, z: np.ndarray) -
     placed, found = np.isfinite(z).all(1), {}
     for prefix, column in data.labels.items():
         labels = source.obs[column].astype(object).to_numpy()
-        told = np.flatnonzero(placed & [isinstance(label, str) and label != "nan" for label in labels])
+        told = np.flatnonzero(placed & are_told(labels))
         cells = told[drawn(source.obs_names[told])]
         scores = quality.embedding_metrics(z[cells], labels[cells].astype(str), batch[cells], kmeans=False)
         kept = ("nmi", "ari", "asw_label", "ilisi", "bio", "batch", "total")
         found |= {f"{prefix}{key}": scores[key] for key in kept if key in scores}
     labels = source.obs[next(iter(data.labels.values()))].astype(object).to_numpy()
-    told = placed & [isinstance(label, str) and label != "nan" for label in labels]
+    told = placed & are_told(labels)
     for words, (start, end) in data.transfer.items():
         ours = told & (batch == end)
         others = told & (batch == start if start else batch != end)
@@ -134,6 +134,11 @@ def of_embedding(data: Data, source: Source, batch: np.ndarray, z: np.ndarray) -
         )
         found[words] = right
     return found
+
+
+def are_told(labels: np.ndarray) -> np.ndarray:
+    """Which cells have a label."""
+    return np.array([isinstance(label, str) and label != "nan" for label in labels])
 
 
 def of_hidden(

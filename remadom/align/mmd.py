@@ -20,8 +20,8 @@ from remadom.types import Logs
 class MMDHead(GroupHead):
     """Unbiased kernel MMD^2 between groups of the fused latent (Gretton et al., JMLR 2012, lemma 6).
 
-    It matches whole distributions: a cell type that one group alone has is pulled onto others. Where groups
-    differ in composition, take ``sinkhorn`` or ``ot`` with ``reach``.
+    It matches whole distributions: a cell type that one group alone has is pulled onto others, the more the larger
+    the weight. Where groups differ much in composition, take ``sinkhorn`` or ``ot`` with ``reach``.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class MMDHead(GroupHead):
     def __init__(
         self,
         *,
-        weight: Scheduled = 1.0,
+        weight: Scheduled = 0.3,
         bandwidths: tuple[PositiveFloat, ...] = (0.05, 0.1, 0.25, 1.0),
         **common: Any,
     ) -> None:

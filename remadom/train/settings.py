@@ -70,7 +70,7 @@ class OptimSettings(Section):
     batch_size: PositiveInt = 256
     """Cells in a batch."""
 
-    lr: PositiveFloat = 2e-3
+    lr: PositiveFloat = 4e-3
     """Learning rate of AdamW."""
 
     weight_decay: NonNegativeFloat = 1e-4

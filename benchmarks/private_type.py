@@ -52,9 +52,7 @@ def row(method: str, kind: str, z: np.ndarray, kinds: np.ndarray, batches: np.nd
     nearest = NearestNeighbors(n_neighbors=NEIGHBORS + 1).fit(z).kneighbors(z[private])[1][:, 1:]
     purity, strangers = (kinds[nearest] == kind).mean(), (batches[nearest] == lacking).mean()
     mixed = embedding_metrics(z[~private], batch=batches[~private])["ilisi"]
-    return (
-        f"{method:14}{kind:10}{private.sum():>7,}{purity:>9.3f}{strangers:>11.3f}{float(mixed):>8.3f}  "
-    )
+    return f"{method:14}{kind:10}{private.sum():>7,}{purity:>9.3f}{strangers:>11.3f}{float(mixed):>8.3f}  "
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from benchmarks.quality.scores import batch_names
 from remadom import run
 from remadom.config.load import gather, overlay
 from remadom.eval.metrics import embedding_metrics
-from remadom.train.embedding import embed_cells
+from remadom.utils.outputs import EMBEDDINGS
 
 FILE = Path(__file__).parents[2] / "shared" / "data" / "pbmc10k5k_cite_totalvi.h5mu"
 NEIGHBORS = 30
@@ -83,10 +83,9 @@ def main() -> None:
                     "evaluation": {"figures": False},
                 }
                 done = run.train(overlay(raw, gather(None, args.changes)), data=left, overwrite=True)
-            assembly = done.assembly
-            source, batches = assembly.source, batch_names(assembly)
+                z = np.load(done.dir / EMBEDDINGS)["z_bio"]
+            source, batches = done.assembly.source, batch_names(done.assembly)
             kinds = source.obs[args.column].astype(str).to_numpy()
-            z = embed_cells(assembly.model, assembly.loader(np.arange(source.n_cells))).z_bio.numpy()
             words = done.metrics["evaluation"]["trust"]["verdict"]
             print(row(f"remadom, {seed}", kind, z, kinds, batches, args.batch) + words, flush=True)
         for method, compute in embeddings(source, batches):

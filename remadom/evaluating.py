@@ -16,6 +16,7 @@ from remadom.eval.report import write_report
 from remadom.eval.scib import scib_metrics_of
 from remadom.results.record import Run, record
 from remadom.train.callbacks import History
+from remadom.train.optim import device_at_hand
 from remadom.utils.checkpoint import load_checkpoint
 from remadom.utils.log import collected_warnings
 from remadom.utils.outputs import CONFIG, EMBEDDINGS, HISTORY, METRICS, OBS_ARRAYS, RunDir
@@ -53,6 +54,7 @@ def evaluate(run_dir: str | Path, data: Any = None, *, scib: bool = False) -> Ru
     with collected_warnings() as warned:
         assembly = assemble(raw, where=str(out / CONFIG), data=data)
         assembly.objective.load_state_dict(parts["model"])
+        assembly.objective.to(device_at_hand(assembly.config.optim.device))
         done = record(assembly, History.read(out / HISTORY), out, warned=warned)
     if scib:
         settings = assembly.config.evaluation

@@ -32,7 +32,7 @@ def leave_out(
     reads_features
         Whether the encoder reads the features themselves, not components of them.
     """
-    there = torch.from_numpy(present)
+    there = torch.from_numpy(present).to(next(model.parameters()).device)
     if bool(there.all()):
         return
     if modality in model.encoders and reads_features:

@@ -25,6 +25,7 @@ from remadom.data.loader import Codes, Loader
 from remadom.data.prepared import Prepared
 from remadom.data.source import Source
 from remadom.errors import InputError
+from remadom.train.optim import device_at_hand
 from remadom.utils.checkpoint import load_checkpoint
 from remadom.utils.outputs import CALIBRATION, COORDINATES, CORRECTION, METRICS, RunDir
 from remadom.utils.portable import MANIFEST, is_portable, read_portable
@@ -139,10 +140,11 @@ class Trained:
     def finished(self, correction: Mapping[str, Tensor], coordinates: Mapping[str, Tensor]) -> Trained:
         """The same with what its embedding goes through last, given the arrays; nothing where there are none.
 
-        Older models have no such arrays.
+        Older models have no such arrays. The model moves to the device that ``optim.device`` means on this machine.
         """
         self.model.correction = BatchCorrection(**correction) if correction else None
         self.model.coordinates = DecodedCoordinates.from_arrays(coordinates) if coordinates else None
+        self.model.to(device_at_hand(self.config.optim.device))
         return self
 
     def source(self, data: Any = None) -> Source:

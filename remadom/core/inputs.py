@@ -80,12 +80,13 @@ class Standardized(EncoderInput):
     signed = True
     mean: Tensor
     scale: Tensor
+    present: Tensor | None
 
     def __init__(self, n_features: int) -> None:
         super().__init__(n_features)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
-        self.present: Tensor | None = None
+        self.register_buffer("present", None, persistent=False)
 
     def learn(self, sample: Rows) -> None:
         values = sample.dense()
@@ -139,12 +140,13 @@ class CenteredLogRatio(EncoderInput):
 
     mean: Tensor
     scale: Tensor
+    present: Tensor | None
 
     def __init__(self, n_features: int) -> None:
         super().__init__(n_features)
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
-        self.present: Tensor | None = None
+        self.register_buffer("present", None, persistent=False)
 
     def _ratios(self, rows: Rows) -> Tensor:
         logs = rows.dense().log1p()

@@ -134,7 +134,9 @@ def measured_in(decoder: Decoder, codes: np.ndarray) -> np.ndarray:
     """Which of these batches (by code) the decoder has learned of; all where it is conditioned on none."""
     if not decoder.batch.width:
         return np.ones(len(codes), dtype=bool)
-    known: np.ndarray = decoder.batch.known(torch.as_tensor(codes)).numpy()
+    known: np.ndarray = (
+        decoder.batch.known(torch.as_tensor(codes, device=decoder.batch.seen.device)).cpu().numpy()
+    )
     return known
 
 

@@ -70,8 +70,11 @@ class Space:
 def axes_of(assembly: Assembly, modality: str, cells: np.ndarray) -> np.ndarray:
     """Principal axes, feature x component, of what the encoder of a modality reads of these cells."""
     encoder = assembly.model.encoder(modality)
+    device = next(encoder.parameters()).device
     with torch.inference_mode():
-        read = [encoder.transform(batch.encoder_rows(modality)) for batch in assembly.loader(cells)]
+        read = [
+            encoder.transform(batch.encoder_rows(modality).to(device)) for batch in assembly.loader(cells)
+        ]
     blocks = [rows.scipy() for rows in read]
     matrix = sp.vstack(blocks, format="csr")
     k = min(COMPONENTS, *(size - 1 for size in matrix.shape))
@@ -102,7 +105,7 @@ def places_of(model: MosaicVAE, loader: Iterable[Batch], axes: Mapping[str, np.n
                 scored = model.decoder(m).scored if m in model.decoders else None
                 if scored is not None and len(onto) == model.decoder(m).out_dim:
                     # the mean stands for what is lacking
-                    lacking = torch.ones(len(onto), dtype=torch.bool)
+                    lacking = torch.ones(len(onto), dtype=torch.bool, device=device)
                     lacking[scored] = False
                     read = read + encoder.transform.center[lacking] @ onto[lacking]
                 components[at] = read.cpu().numpy()

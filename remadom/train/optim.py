@@ -38,6 +38,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_at_hand(name: str) -> torch.device:
+    """Device of ``optim.device`` where this machine has it, else that of ``auto``: for a model trained elsewhere."""
+    try:
+        return choose_device(name)
+    except InputError:
+        return choose_device("auto")
+
+
 def choose_precision(amp: Amp, device: torch.device) -> torch.dtype | None:
     """Half precision to compute in, ``None`` for float32; what the device cannot do is replaced, aloud.
 

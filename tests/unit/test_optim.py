@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 
 from remadom.errors import InputError
-from remadom.train.optim import LearningRate, adamw, choose_device, choose_precision
+from remadom.train.optim import LearningRate, adamw, choose_device, choose_precision, device_at_hand
 from remadom.train.settings import Amp, OptimSettings
 from remadom.train.stopping import Watch
 from remadom.utils.seed import derive, private_noise, seed_everything
@@ -61,6 +61,8 @@ def test_devices() -> None:
     if not torch.cuda.is_available() or not torch.backends.mps.is_available():
         with pytest.raises(InputError, match=f"optim.device is '{missing}', but this machine has .*cpu"):
             choose_device(missing)
+        assert device_at_hand(missing) == choose_device("auto")
+    assert device_at_hand("cpu") == CPU
 
 
 def test_precision_falls_back_aloud(caplog: pytest.LogCaptureFixture) -> None:

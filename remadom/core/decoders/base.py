@@ -44,6 +44,9 @@ class Decoder(nn.Module, ABC):
     scores_zeros: ClassVar[bool] = True
     """Whether a zero is a measured value; else zeros are left out of the likelihood."""
 
+    scored: Tensor | None
+    """Positions of the features that count in the likelihood, where the data lacks some; all by default."""
+
     def __init__(self, latent_dim: int, out_dim: int, n_batches: int, n_covariates: int, hidden: int) -> None:
         super().__init__()
         self.latent_dim, self.out_dim = latent_dim, out_dim
@@ -53,8 +56,7 @@ class Decoder(nn.Module, ABC):
         self.first = nn.Linear(latent_dim + self.n_conditions, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.residual: BatchResidual | None = None
-        self.scored: Tensor | None = None
-        """Positions of the features that count in the likelihood, where the data lacks some; all by default."""
+        self.register_buffer("scored", None, persistent=False)
 
     @abstractmethod
     def natural(

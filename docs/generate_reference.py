@@ -51,7 +51,12 @@ UNLINKED = Facts(
 )
 """Two modalities that no cell links, but whose features have names in common."""
 
-PLANNED = {choice.key for facts in (LARGE, UNLINKED) for choice in choose(facts, {})}
+MULTIOME = Facts(
+    n_cells=3_000, features={"rna": 2_000, "atac": 4_000}, has={"rna": 3_000, "atac": 3_000}, shared=3_000
+)
+"""Genes and peaks, no proteins."""
+
+PLANNED = {choice.key for facts in (LARGE, UNLINKED, MULTIOME) for choice in choose(facts, {})}
 """Keys that are chosen from the data where nobody gives them."""
 
 WORDS = {

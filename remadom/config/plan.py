@@ -32,6 +32,9 @@ FEWEST_LINKS = 5
 LARGE_PANEL = 100
 """Proteins from which most of a panel has no two modes to tell apart, and many Poisson modes outweigh the genes."""
 
+PROTEINS = "adt"
+"""The modality whose few features tell cell types apart by themselves."""
+
 OF_ANY_DECODER = {"hidden", "out_dim", "conditional_batches"}
 """Keys of a decoder that leave its likelihood open."""
 
@@ -166,6 +169,14 @@ def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:
         )
 
 
+def _coordinates(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    decoded = [modality for modality, *_ in _decoded(facts, config)]
+    peaks = any(isinstance(config.data.preprocess.of(modality), ATACPreprocess) for modality in decoded)
+    if peaks and PROTEINS not in decoded:
+        reason = "peaks and no proteins: batches mix better in the latent than in what cells decode to"
+        yield Choice("model.coordinates", "latent", reason)
+
+
 def _decoded(facts: Facts, config: RunConfig) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     """Each modality that is decoded, with the section of its decoder and its likelihood."""
     for modality in facts.features:
@@ -219,6 +230,7 @@ RULES: tuple[Rule, ...] = (
     _inflation,
     _fragments,
     _panel,
+    _coordinates,
     _dropout,
     _alignment,
     _bridge,

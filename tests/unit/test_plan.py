@@ -53,6 +53,7 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "optim.early_stopping",
         "model.beta",
         "model.modality_dropout",
+        "model.coordinates",
         "model.decoders.atac.lowrank",
         "model.decoders.rna.inflation",
         "data.preprocess.rna.hvg",
@@ -63,7 +64,7 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "alignment",
         "bridge.provider",
     }
-    assert len(RULES) == 13
+    assert len(RULES) == 14
 
 
 def test_a_large_panel_has_no_mixture_unless_one_is_asked_for():
@@ -75,6 +76,18 @@ def test_a_large_panel_has_no_mixture_unless_one_is_asked_for():
     for given in ({"likelihood": "poisson_mixture"}, {"likelihood": "nb"}, None):
         assert not keys & {*chosen(PANEL, {"model": {"decoders": {"adt": given}}})}
     assert not keys & {*chosen(CITE)}
+
+
+def test_peaks_without_proteins_stay_in_the_latent():
+    multiome = replace(CITE, features={"rna": 30_000, "atac": 120_000}, has={"rna": 10_000, "atac": 10_000})
+    trimodal = replace(
+        multiome, features=multiome.features | {"adt": 100}, has=multiome.has | {"adt": 10_000}
+    )
+    assert chosen(multiome)["model.coordinates"] == chosen(ATAC)["model.coordinates"] == "latent"
+    for facts in (CITE, trimodal, replace(CITE, features={"rna": 30_000}, has={"rna": 10_000})):
+        assert "model.coordinates" not in chosen(facts)
+    assert "model.coordinates" not in chosen(multiome, {"model": {"decoders": {"atac": None}}})
+    assert chosen(trimodal, {"model": {"decoders": {"adt": None}}})["model.coordinates"] == "latent"
 
 
 def test_what_is_given_is_kept_and_the_rest_follows_it():
@@ -105,6 +118,7 @@ def test_what_is_given_is_kept_and_the_rest_follows_it():
         (CITE, {"model": {"decoders": {"rna": {"inflation": "cell"}}}}, "model.decoders.rna.inflation"),
         (ATAC, {"model": {"decoders": {"atac": None}}}, "model.decoders.atac.lowrank"),
         (ATAC, {"model": {"decoders": {"atac": {"lowrank": None}}}}, "model.decoders.atac.lowrank"),
+        (ATAC, {"model": {"coordinates": "decoded"}}, "model.coordinates"),
     ],
 )
 def test_a_choice_yields_to_what_the_user_said(facts: Facts, given: dict, key: str):

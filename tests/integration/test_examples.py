@@ -15,7 +15,16 @@ from remadom.align import HEADS
 from remadom.bridges import BRIDGES
 from remadom.config.load import overlay, read_config
 from remadom.data.mock import write_mock
-from remadom.utils.outputs import ALIGNMENT, BRIDGE, CALIBRATION, CORRECTION, DONORS, EMBEDDINGS, OUTPUTS
+from remadom.utils.outputs import (
+    ALIGNMENT,
+    BRIDGE,
+    CALIBRATION,
+    COORDINATES,
+    CORRECTION,
+    DONORS,
+    EMBEDDINGS,
+    OUTPUTS,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "configs" / "examples"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
@@ -81,7 +90,7 @@ def test_example_trains_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.
         sizes = done.assembly.config.model
         assert (sizes.encoders["rna"]["in_dim"], sizes.encoders["atac"]["in_dim"]) == (2000, 50)
         assert sizes.decoders["rna"]["conditional_batches"] == 2
-        assert set(OUTPUTS) - {CALIBRATION, CORRECTION, DONORS} <= {
+        assert set(OUTPUTS) - {CALIBRATION, COORDINATES, CORRECTION, DONORS} <= {
             path.name for path in done.dir.path.iterdir()
         }
         assert {"embedding.png", "losses.png", "bridge_edges.png"} <= {

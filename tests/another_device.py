@@ -14,9 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -110,18 +108,15 @@ def _inner(value: Any) -> Any:
     return value.inner if isinstance(value, Away) else value
 
 
-@contextlib.contextmanager
-def pretended() -> Iterator[None]:
-    """Let ``optim.device: auto`` be that device; before remadom is imported, and for good."""
+def pretend() -> Elsewhere:
+    """Let ``optim.device: auto`` be that device, for good, before remadom is imported; its work goes in the mode."""
     torch.__future__.set_swap_module_params_on_conversion(True)
-    of_cpu = SimpleNamespace(
-        Generator=torch.Generator, autocast=torch.autocast, enabled=torch.is_autocast_enabled
-    )
-    torch.Generator = lambda device="cpu": of_cpu.Generator()
+    generator, autocast, enabled = torch.Generator, torch.autocast, torch.is_autocast_enabled
+    torch.Generator = lambda device="cpu": generator()
     torch.inference_mode = torch.no_grad  # in which compound operations come whole
-    torch.is_autocast_enabled = lambda device="cpu": device != DEVICE.type and of_cpu.enabled(device)
+    torch.is_autocast_enabled = lambda device="cpu": device != DEVICE.type and enabled(device)
     torch.autocast = torch.amp.autocast = lambda device_type, **how: (
-        contextlib.nullcontext() if device_type == DEVICE.type else of_cpu.autocast(device_type, **how)
+        contextlib.nullcontext() if device_type == DEVICE.type else autocast(device_type, **how)
     )
     from remadom.results import forecast
     from remadom.train import optim, trainer
@@ -129,8 +124,7 @@ def pretended() -> Iterator[None]:
     chosen = optim.choose_device
     for module in (optim, trainer, forecast):
         module.choose_device = lambda name: DEVICE if name == "auto" else chosen(name)
-    with Elsewhere():
-        yield
+    return Elsewhere()
 
 
 def main(folder: Path) -> None:
@@ -145,6 +139,14 @@ def main(folder: Path) -> None:
     from remadom.imputing import impute
     from remadom.mapping import map_reference
     from remadom.sharing import save
+    from remadom.utils.outputs import EMBEDDINGS
+
+    def z_of(path: Path) -> np.ndarray:
+        with np.load(path) as arrays:
+            return arrays["z_bio"]
+
+    def pearson_of(done: run.Run) -> np.ndarray:
+        return np.array(done.metrics["evaluation"]["imputation"]["adt"]["pearson"], dtype=float)
 
     data = to_mudata(generate("mosaic", cells=300, genes=30, peaks=24, proteins=6, seed=0))
     rna = data.mod["rna"].X  # thinned, so that rows are sparse
@@ -164,10 +166,7 @@ def main(folder: Path) -> None:
             "logging": {"run_dir": str(folder / device)},
         }
         done = run.train(raw, data=data)
-        with np.load(folder / device / "embeddings.npz") as arrays:
-            found[device] = {"z_bio": arrays["z_bio"]}
-        scores = done.metrics["evaluation"]["imputation"]["adt"]
-        found[device]["pearson"] = np.array(scores["pearson"], dtype=float)
+        found[device] = {"z_bio": z_of(done.dir / EMBEDDINGS), "pearson": pearson_of(done)}
         save(folder / device, folder / f"{device}.model", data=data)
         reference = Reference.load(folder / f"{device}.model")
         new = np.intersect1d(data.mod["rna"].obs_names, data.mod["adt"].obs_names)[:40]
@@ -181,11 +180,8 @@ def main(folder: Path) -> None:
             folder / f"{device}.model", "adt", folder / f"{device}.h5ad", data=data, missing=True
         )
         found[device]["imputed"] = read_h5ad(imputed).layers["upper"]
-        embedded = run.embed(folder / device, data, out=folder / f"{device}.npz")
-        with np.load(embedded) as arrays:
-            found[device]["embedded"] = arrays["z_bio"]
-        again = evaluate(folder / device, data=data).metrics["evaluation"]["imputation"]["adt"]
-        found[device]["evaluated"] = np.array(again["pearson"], dtype=float)
+        found[device]["embedded"] = z_of(run.embed(folder / device, data, out=folder / f"{device}.npz"))
+        found[device]["evaluated"] = pearson_of(evaluate(folder / device, data=data))
         models = (done.assembly.model, reference.trained.model)
         devices.append([next(model.parameters()).device.type for model in models])
     apart = {name: float(np.abs(value - found["auto"][name]).max()) for name, value in found["cpu"].items()}
@@ -193,5 +189,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with pretended():
+    with pretend():
         main(Path(sys.argv[1]))

@@ -19,8 +19,8 @@ from remadom.config.load import gather, overlay
 from remadom.data.source import Source
 from remadom.results.agreement import embedded_from
 from remadom.results.imputation import asked, predicted
-from remadom.train.embedding import embed_cells
 from remadom.utils.machine import peak_mb
+from remadom.utils.outputs import EMBEDDINGS
 
 Scores = dict[str, list[float]]
 MOST = 5000
@@ -79,7 +79,7 @@ def of_run(
     verdict = done.metrics["evaluation"].get("trust", {}).get("verdict")
     if verdict is not None:
         found[f"verdict: {verdict}"] = 1.0  # the number of runs says how often
-    z = embed_cells(assembly.model, assembly.loader(np.arange(assembly.source.n_cells))).z_bio.numpy()
+    z = np.load(done.dir / EMBEDDINGS)["z_bio"]
     found |= of_embedding(DATA[name], assembly.source, batch_names(assembly), z)
     found |= of_hidden(assembly, hidden["hidden"], done.metrics, DATA[name].alone)
     return found, assembly

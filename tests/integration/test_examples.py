@@ -90,9 +90,9 @@ def test_example_trains_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.
         sizes = done.assembly.config.model
         assert (sizes.encoders["rna"]["in_dim"], sizes.encoders["atac"]["in_dim"]) == (2000, 50)
         assert sizes.decoders["rna"]["conditional_batches"] == 2
-        assert set(OUTPUTS) - {CALIBRATION, COORDINATES, CORRECTION, DONORS} <= {
-            path.name for path in done.dir.path.iterdir()
-        }
+        written = {path.name for path in done.dir.path.iterdir()}
+        assert set(OUTPUTS) - {CALIBRATION, COORDINATES, CORRECTION, DONORS} <= written
+        assert COORDINATES not in written  # peaks without proteins
         assert {"embedding.png", "losses.png", "bridge_edges.png"} <= {
             p.name for p in done.dir.figures.iterdir()
         }

@@ -165,7 +165,9 @@ class GroupHead(AlignmentHead):
     @staticmethod
     def _members(codes: Tensor, inside: Tensor | None) -> tuple[dict[int, Tensor], int]:
         """Places of the cells of each group that has enough of them, and the number of groups that have not."""
-        counted = codes if inside is None else torch.where(inside, codes, -1)
+        counted = (
+            codes if inside is None else torch.where(inside, codes, -1)
+        ).cpu()  # a GPU would wait each time
         members, small = {}, 0
         for code in torch.unique(counted).tolist():
             if code < 0:
@@ -174,7 +176,7 @@ class GroupHead(AlignmentHead):
             if len(at) < MIN_CELLS:
                 small += 1
             else:
-                members[int(code)] = at
+                members[int(code)] = at.to(codes.device)
         return members, small
 
     def _choose_pairs(self, members: dict[int, Tensor], finest: bool) -> list[tuple[Tensor, Tensor]]:

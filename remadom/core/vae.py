@@ -107,7 +107,7 @@ class MosaicVAE(nn.Module):
         at, labels = batch.at.get(modality), batch.groups.get(self.batch_group)
         if modality in batch.has and at is None:
             whole: Posterior = self.encoder(modality)(batch.encoder_rows(modality), labels)
-            return whole
+            return _of_present(whole, batch.has[modality]) if batch.filled else whole
         shape, device = (len(batch), self.encoder(modality).latent_dim), batch.index.device
         mu, logvar = torch.zeros(shape, device=device), torch.full(shape, ABSENT, device=device)
         if at is None or at.shape[0] == 0:
@@ -289,7 +289,9 @@ class MosaicVAE(nn.Module):
             nll = self.decoder(modality).nll(
                 scored.decoder_rows(modality), z if at is None else z[at], *given
             )
-            out[modality] = nll if at is None else nll.new_zeros(len(scored)).index_copy(0, at, nll)
+            if at is not None:
+                nll = nll.new_zeros(len(scored)).index_copy(0, at, nll)
+            out[modality] = torch.where(scored.has[modality], nll, 0.0) if batch.filled else nll
         return out
 
     def infer(self, batch: Batch) -> tuple[dict[str, Posterior], Latent]:
@@ -324,10 +326,12 @@ class MosaicVAE(nn.Module):
 
     def elbo_of(self, latent: Latent, batch: Batch, beta: float) -> dict[str, Float[Tensor, ""]]:
         """:meth:`elbo` from a latent that was inferred."""
+        return self.combine(self.means(latent, batch), beta)
+
+    def means(self, latent: Latent, batch: Batch) -> dict[str, Float[Tensor, ""]]:
+        """:meth:`terms`, each its mean over the seed cells."""
         terms = self.terms(latent, batch)
-        return self.combine(
-            {name: value.sum() / max(1, batch.n_seeds) for name, value in terms.items()}, beta
-        )
+        return {name: value.sum() / max(1, batch.n_seeds) for name, value in terms.items()}
 
     def combine(self, terms: Mapping[str, Tensor], beta: float) -> dict[str, Tensor]:
         """Weigh and add the terms; the same sum for a batch's means and for single cells."""
@@ -338,6 +342,12 @@ class MosaicVAE(nn.Module):
         ]
         recon = sum(weighted, torch.zeros_like(terms["kl"]))
         return {"loss": recon + beta * terms["kl"], "recon": recon, **terms}
+
+
+def _of_present(posterior: Posterior, has: Tensor) -> Posterior:
+    """The posterior where a cell has the modality, and that of an absent one elsewhere."""
+    has = has.unsqueeze(1)
+    return Posterior(torch.where(has, posterior.mu, 0.0), torch.where(has, posterior.logvar, ABSENT))
 
 
 def _at(value: Tensor | None, at: Tensor) -> Tensor | None:

@@ -19,7 +19,10 @@ MEDIAN_ROWS = 256
 """Rows of the pooled sample that the median bandwidth looks at: 32,640 pairs."""
 
 ROWS_TOGETHER = 128
-"""Rows of a pair of samples up to which all pairs are compared at once: more are as fast one after the other."""
+"""Rows of a pair of samples up to which a CPU compares all pairs at once: more are as fast one after the other."""
+
+DISTANCES_TOGETHER = 2**24
+"""Distances that other devices compute at once, as each operation costs them the same however small: 64 MB."""
 
 
 def as_computed(x: Tensor) -> Tensor:
@@ -158,7 +161,25 @@ def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
     if n_rows > MEDIAN_ROWS:
         pooled = pooled[torch.arange(MEDIAN_ROWS, device=pooled.device) * n_rows // MEDIAN_ROWS]
     squared = torch.pdist(pooled).square()
-    median, mean = squared.median(), squared.mean()
+    return _above_zero(squared.median(), squared.mean())
+
+
+def _median_bandwidths(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """:func:`median_bandwidth` of pooled samples, set x row x dimension, of which the first ``sizes`` rows count."""
+    looked_at = min(MEDIAN_ROWS, rows.shape[1])
+    steps = torch.arange(looked_at).expand(len(sizes), -1)
+    n_rows = torch.tensor(sizes).unsqueeze(1)
+    at = torch.where(n_rows > MEDIAN_ROWS, steps * n_rows // MEDIAN_ROWS, steps)
+    counts = (steps < n_rows).unsqueeze(1) & torch.ones(looked_at, looked_at, dtype=torch.bool).tril(-1)
+    counts &= (steps < n_rows).unsqueeze(2)
+    pooled = rows.gather(1, at.to(rows.device).unsqueeze(2).expand(-1, -1, rows.shape[2]))
+    squared = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    pairs = squared.masked_fill_(~counts.to(rows.device), math.nan).flatten(1)
+    return _above_zero(pairs.nanmedian(1).values, pairs.nanmean(1))
+
+
+def _above_zero(median: Tensor, mean: Tensor) -> Tensor:
+    """The median; the mean where it is 0, and 1 where that is 0 too."""
     return torch.where(median > 0, median, torch.where(mean > 0, mean, torch.ones_like(mean)))
 
 
@@ -247,24 +268,34 @@ def mean_mmd2(
     """
     _need_bandwidths(bandwidths)
     x = as_computed(x)
-    if max(len(a) + len(b) for a, b in pairs) > ROWS_TOGETHER:
+    sizes = [len(a) + len(b) for a, b in pairs]
+    if not _fit_together(x, max(sizes), len(pairs)):
         return torch.stack([mmd2(x[a], x[b], bandwidths) for a, b in pairs]).mean()
     with torch.no_grad(), full_precision(x):
-        sigma2 = torch.stack([median_bandwidth(x[a], x[b]) for a, b in pairs])[:, None, None]
         at = pad_sequence([torch.cat(pair) for pair in pairs], batch_first=True)
+        rows = x.detach()[at]
+        if x.device.type == "cpu":
+            sigma2 = torch.stack([median_bandwidth(x[a], x[b]) for a, b in pairs])
+        else:
+            sigma2 = _median_bandwidths(rows, sizes)
+        sigma2 = sigma2[:, None, None]
         # share of each row in the mean of its set, below zero for the second set
-        sides = [torch.cat([_normalized(x[a], None, "x"), -_normalized(x[b], None, "y")]) for a, b in pairs]
-        side = pad_sequence(sides, batch_first=True)
+        sides = [torch.cat([_equal_shares(len(a), "x"), -_equal_shares(len(b), "y")]) for a, b in pairs]
+        side = pad_sequence(sides, batch_first=True).to(x)
         coupling = side.unsqueeze(1) * side.unsqueeze(2)
         unbiased = coupling / (1 - side.abs()).unsqueeze(2)  # 1 / n^2 becomes 1 / (n (n - 1))
         coupling = torch.where(coupling > 0, unbiased, coupling) / len(pairs)
         coupling.diagonal(dim1=1, dim2=2).zero_()
-        rows = x.detach()[at]
         kernel, slope = _kernel(_sqeuclidean(rows, rows), bandwidths, sigma2)
         pulled, _ = sqeuclidean_pull(slope.mul_(coupling / sigma2), rows, rows)
         slopes = torch.zeros_like(x).index_add_(0, at.flatten(), 2 * pulled.flatten(0, 1))
         value = (kernel * coupling).sum()
     return attach_gradient(value, (x,), (slopes,))
+
+
+def _fit_together(x: Tensor, n_rows: int, n_pairs: int) -> bool:
+    """Whether the device gains from all pairs at once."""
+    return n_rows <= ROWS_TOGETHER if x.device.type == "cpu" else n_pairs * n_rows**2 <= DISTANCES_TOGETHER
 
 
 def _mean_kernel(
@@ -304,8 +335,14 @@ def _normalized(sample: Tensor, weights: Tensor | None, name: str) -> Tensor:
             )
         weights = weights.to(sample)
         n_rows = int((weights > 0).sum())
+    equal = _equal_shares(n_rows, name)
+    return weights / weights.sum() if weights is not None else equal.to(sample)
+
+
+def _equal_shares(n_rows: int, name: str) -> Tensor:
+    """Weights of total 1 of so many rows, refused where they are fewer than two."""
     if n_rows < 2:
         raise InputError(
             f"sample {name} has {n_rows} row(s) that count; MMD needs at least 2: skip groups below 2"
         )
-    return weights / weights.sum() if weights is not None else sample.new_full((n_rows,), 1 / n_rows)
+    return torch.full((n_rows,), 1 / n_rows, dtype=torch.float64)

@@ -48,6 +48,15 @@ class Reorders(Protocol):
 
 
 @runtime_checkable
+class Replayable(Protocol):
+    """An objective that can record what it does on a GPU and do it again, for less than it takes to start it."""
+
+    def replay(self) -> None:
+        """Record, once it has been moved to its device."""
+        ...
+
+
+@runtime_checkable
 class Staged(Protocol):
     """An objective with something to do around an epoch and after a backward pass."""
 

@@ -15,6 +15,7 @@ from remadom.core.vae import MosaicVAE
 from remadom.schedule import Schedule
 from remadom.shapes import Float
 from remadom.train.gradients import GradientMeter
+from remadom.train.replay import Replay
 from remadom.train.structure import Structure
 from remadom.types import Batch, Logs, Posterior
 
@@ -85,6 +86,7 @@ class Objective(nn.Module):
         self.heads = nn.ModuleDict({name: term.module for name, term in self.terms.items()})
         self.structure = structure
         self.meter = GradientMeter()
+        self.recorded: Replay | None = None
         self._unseen: set[str] = set(self.terms)
 
     @property
@@ -101,12 +103,13 @@ class Objective(nn.Module):
         ``elbo.loss`` weighs the KL term as at the end of the schedule, so that epochs can be compared.
         """
         beta = self.beta(epoch)
-        enc_outs, latent = self.model.infer(batch)
+        passes = self.model if self.recorded is None else self.recorded
+        enc_outs, latent = passes.infer(batch)
         if self.terms:
             self.meter.clear()
             z_bio, mu, logvar = (self.meter.tap("elbo", value) for value in latent)
             latent = replace(latent, z_bio=z_bio, mu=mu, logvar=logvar)
-        parts = self.model.elbo_of(latent, batch, beta)
+        parts = self.model.combine(passes.means(latent, batch), beta)
         loss, logs = parts["loss"], {**self._named(parts), "beta": torch.tensor(beta)}
         if self.terms:
             means, logvar = self.model.product(enc_outs)
@@ -118,6 +121,11 @@ class Objective(nn.Module):
             logs |= {f"{name}.loss": value.detach(), f"{name}.weight": torch.tensor(weight)}
             logs |= {f"{name}.{key}": scalar for key, scalar in more.items()}
         return loss, {"loss": loss.detach(), **logs}
+
+    def replay(self) -> None:
+        """From now on, record the model's passes over training batches on a GPU, where they can be, and replay them."""
+        if Replay.takes(self.model):
+            self.recorded = Replay(self.model)
 
     def gradients(self) -> Logs:
         """After the backward pass: each term's gradient at the latent, as a multiple of the ELBO's."""

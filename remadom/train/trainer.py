@@ -18,7 +18,7 @@ from remadom.errors import InputError, TrainingDiverged
 from remadom.train.callbacks import History
 from remadom.train.divergence import Health, explain
 from remadom.train.folder import RunFolder
-from remadom.train.interface import Reorders, Staged, Trainable
+from remadom.train.interface import Reorders, Replayable, Staged, Trainable
 from remadom.train.meter import Meter
 from remadom.train.optim import choose_device, choose_precision
 from remadom.train.progress import Progress, show_progress
@@ -71,6 +71,13 @@ class Trainer:
         self.half = choose_precision(optim.amp, self.device)
         self.eager = self.device.type != "cuda" or optim.detect_anomaly  # whether to read each loss at once
         objective.to(self.device)
+        if (
+            isinstance(objective, Replayable)
+            and self.device.type == "cuda"
+            and not self.eager
+            and not self.half
+        ):
+            objective.replay()
         self.objective, self.optim, self.logging, self.cell_names = objective, optim, logging, cell_names
         self.staged = objective if isinstance(objective, Staged) else None
         self.folder = RunFolder(None if run_dir is None else Path(run_dir), logging, metadata or {})

@@ -42,6 +42,9 @@ class Batch:
         Positions of the cells that have a modality, for the modalities that some cells lack.
     n_seeds
         Number of the seeds.
+    filled
+        Whether cells stand in every modality, with zeros where they lack it: ``at`` is empty then, and what comes of
+        the zeros is masked by ``has``.
     """
 
     x: Mapping[str, Rows]
@@ -55,6 +58,7 @@ class Batch:
     covariates: Float[Tensor, "cell covariate"] | None = None
     at: Mapping[str, Int[Tensor, " present"]] = None  # type: ignore[assignment]
     n_seeds: int = None  # type: ignore[assignment]
+    filled: bool = False
 
     def __post_init__(self) -> None:
         if self.n_seeds is None:
@@ -93,7 +97,9 @@ class Batch:
             time=None if self.time is None else self.time[:n],
             rep={m: rows.first(n) for m, rows in self.rep.items()},
             covariates=None if self.covariates is None else self.covariates[:n],
+            at={} if self.filled else None,  # type: ignore[arg-type]
             n_seeds=n,
+            filled=self.filled,
         )
 
     def encoder_rows(self, modality: str) -> Rows:
@@ -143,5 +149,6 @@ class Batch:
             covariates=move_one(self.covariates),
             at=move(self.at),
             n_seeds=self.n_seeds,
+            filled=self.filled,
         )
         return moved

@@ -114,8 +114,14 @@ class Rows:
         """The block as a dense matrix."""
         if self.indptr is None:
             return self.values
-        out = self.values.new_zeros(len(self) * self.n_features)
-        return out.index_copy_(0, self.flat, self.values).view(len(self), self.n_features)
+        return self.dense_into(self.values.new_empty(len(self), self.n_features))
+
+    def dense_into(self, out: Float[Tensor, "cell feature"]) -> Float[Tensor, "cell feature"]:
+        """Write the block into a dense matrix, which is returned."""
+        if self.indptr is None:
+            return out.copy_(self.values)
+        out.zero_().view(-1).index_copy_(0, self.flat, self.values)
+        return out
 
     def scipy(self) -> sp.csr_matrix:
         """The block as a CSR matrix of SciPy, on the CPU."""

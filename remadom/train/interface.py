@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -51,8 +52,8 @@ class Reorders(Protocol):
 class Replayable(Protocol):
     """An objective that can record what it does on a GPU and do it again, for less than it takes to start it."""
 
-    def replay(self) -> None:
-        """Record, once it has been moved to its device."""
+    def replaying(self) -> AbstractContextManager[None]:
+        """Do so within; it has been moved to its device."""
         ...
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,10 +123,15 @@ class Objective(nn.Module):
             logs |= {f"{name}.{key}": scalar for key, scalar in more.items()}
         return loss, {"loss": loss.detach(), **logs}
 
-    def replay(self) -> None:
-        """From now on, record the model's passes over training batches on a GPU, where they can be, and replay them."""
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """Within, the model's passes over training batches are recorded on a GPU, where they can be, and replayed."""
         if Replay.takes(self.model):
             self.recorded = Replay(self.model)
+        try:
+            yield
+        finally:
+            self.recorded = None
 
     def gradients(self) -> Logs:
         """After the backward pass: each term's gradient at the latent, as a multiple of the ELBO's."""

@@ -50,8 +50,12 @@ class Replay:
 
     @staticmethod
     def takes(model: MosaicVAE) -> bool:
-        """Whether the passes do the same operations whatever the cells: not with residuals of new batches."""
-        return not any(isinstance(module, BatchResidual) for module in model.modules())
+        """Whether the passes do the same whatever the cells: not with residuals of new batches, nor parts of others."""
+        known = ("remadom", "torch")
+        return all(
+            type(module).__module__.split(".")[0] in known and not isinstance(module, BatchResidual)
+            for module in model.modules()
+        )
 
     def infer(self, batch: Batch) -> tuple[dict[str, Posterior], Latent]:
         """As the model's, of a training batch."""
@@ -78,7 +82,6 @@ class Replay:
 
     def _begin(self, batch: Batch, room: int) -> None:
         model, place = self.model, empty_like(batch, room)
-        fill(place, batch)
         conditions = [] if model.technical is None else [model.technical]
         infer = _Pass(lambda: _flat(*model.infer(place)), [model.encoders, model.fusion, *conditions])
         means = _Pass(
@@ -121,7 +124,6 @@ def empty_like(batch: Batch, n_cells: int) -> Batch:
         seed=torch.arange(n_cells, device=batch.index.device) < batch.n_seeds,
         rep={m: rows(like) for m, like in batch.rep.items()},
         covariates=None if batch.covariates is None else room(batch.covariates),
-        at={},
         n_seeds=batch.n_seeds,
         filled=True,
     )
@@ -129,17 +131,15 @@ def empty_like(batch: Batch, n_cells: int) -> Batch:
 
 @torch.no_grad()
 def fill(place: Batch, batch: Batch) -> None:
-    """Write what a model reads of a batch into the first cells of a filled one; the others have no modality then."""
+    """Write what a model reads of a batch into the first cells of a filled one; the others stay as they are."""
     n = len(batch)
     for m, rows in batch.x.items():
         rows.dense_into(place.x[m].values[:n])
     for m, rows in batch.rep.items():
         values = rows.dense_into(place.rep[m].values[:n])
         values.masked_fill_(~batch.has[m].unsqueeze(1), 0.0)  # a cell that lacks it may have no numbers there
-    for m, has in batch.has.items():
-        place.has[m][:n] = has
-        place.has[m][n:] = False
-    for kept, new in ((place.library, batch.library), (place.groups, batch.groups)):
+    told = ((place.has, batch.has), (place.library, batch.library), (place.groups, batch.groups))
+    for kept, new in told:
         for key, value in new.items():
             kept[key][:n] = value
     if place.covariates is not None and batch.covariates is not None:

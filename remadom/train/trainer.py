@@ -70,14 +70,8 @@ class Trainer:
         keep_freed_memory()
         self.half = choose_precision(optim.amp, self.device)
         self.eager = self.device.type != "cuda" or optim.detect_anomaly  # whether to read each loss at once
+        self.replays = not self.eager and self.half is None
         objective.to(self.device)
-        if (
-            isinstance(objective, Replayable)
-            and self.device.type == "cuda"
-            and not self.eager
-            and not self.half
-        ):
-            objective.replay()
         self.objective, self.optim, self.logging, self.cell_names = objective, optim, logging, cell_names
         self.staged = objective if isinstance(objective, Staged) else None
         self.folder = RunFolder(None if run_dir is None else Path(run_dir), logging, metadata or {})
@@ -118,6 +112,8 @@ class Trainer:
             stack.enter_context(private_noise(self.device))
             if self.optim.detect_anomaly:
                 stack.enter_context(torch.autograd.set_detect_anomaly(True))
+            if self.replays and isinstance(self.objective, Replayable):
+                stack.enter_context(self.objective.replaying())
             self.folder.open(state)
             stack.callback(self.folder.close)
             progress = show_progress(self.optim.epochs, state.epoch, operator.length_hint(train_loader))

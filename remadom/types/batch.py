@@ -66,7 +66,8 @@ class Batch:
             assert bool(self.seed[:n_seeds].all()), "the seeds come first in a batch"
             object.__setattr__(self, "n_seeds", n_seeds)
         if self.at is None:
-            partly = {m: mask.nonzero().squeeze(1) for m, mask in self.has.items() if not bool(mask.all())}
+            told = {} if self.filled else self.has
+            partly = {m: mask.nonzero().squeeze(1) for m, mask in told.items() if not bool(mask.all())}
             object.__setattr__(self, "at", partly)
 
     def __len__(self) -> int:
@@ -97,7 +98,6 @@ class Batch:
             time=None if self.time is None else self.time[:n],
             rep={m: rows.first(n) for m, rows in self.rep.items()},
             covariates=None if self.covariates is None else self.covariates[:n],
-            at={} if self.filled else None,  # type: ignore[arg-type]
             n_seeds=n,
             filled=self.filled,
         )

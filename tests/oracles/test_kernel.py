@@ -10,6 +10,7 @@ import torch
 from scipy.spatial.distance import cdist, pdist
 
 from remadom.errors import InputError
+from remadom.solvers import kernel
 from remadom.solvers.kernel import mean_mmd2, median_bandwidth, mmd2, pairwise_cost
 
 
@@ -61,6 +62,14 @@ def test_the_median_bandwidth_is_the_median_and_falls_back_where_rows_are_copies
     assert float(median_bandwidth(torch.ones(4, 2), torch.ones(3, 2))) == 1
 
 
+def test_median_bandwidths_of_several_samples_are_those_of_each() -> None:
+    copies, halves = torch.ones(9, 3), torch.cat([torch.zeros(8, 3), torch.ones(1, 3)])
+    samples = [normal(300, 3).float(), normal(31, 3, seed=1).float(), normal(257, 3).float(), copies, halves]
+    rows = torch.nn.utils.rnn.pad_sequence(samples, batch_first=True, padding_value=7.0)
+    expected = torch.stack([median_bandwidth(sample[:4], sample[4:]) for sample in samples])
+    torch.testing.assert_close(kernel._median_bandwidths(rows, [len(s) for s in samples]), expected)
+
+
 def brute_force(
     x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, v: torch.Tensor, variances: list[float], unbiased: bool
 ) -> float:
@@ -103,10 +112,12 @@ def test_the_mean_over_pairs_is_that_of_each_pair() -> None:
         assert (slopes[0][16:] == 0).all()
 
 
-def test_large_sets_are_compared_pair_by_pair() -> None:
+def test_large_sets_are_compared_pair_by_pair_and_could_be_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     x = normal(400, 2)
     a, b, c = torch.arange(200), torch.arange(200, 300), torch.arange(300, 400)
     expected = (mmd2(x[a], x[b]) + mmd2(x[b], x[c])) / 2
+    torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
+    monkeypatch.setattr(kernel, "_fit_together", lambda x, n_rows, n_pairs: True)
     torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
 
 

@@ -41,8 +41,8 @@ def impute(
     data
         File, AnnData, MuData or mapping of AnnData; by default the data that was trained on.
     depth
-        Total to scale every cell to; ``None`` leaves the depth of the cell (without the modality: the median of the
-        training cells). Open peaks are probabilities and have none.
+        Total to scale every cell to; ``None`` leaves the depth of the cell (without the modality: the geometric mean
+        of those of its donors, training cells that are like it). Open peaks are probabilities and have none.
     batch
         Batch as which every cell is decoded: ``own``, ``average`` (of those that have the modality) or the name of
         one.

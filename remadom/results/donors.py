@@ -46,6 +46,8 @@ class Donors:
         Share of the donors in what is expected of a cell, on the scale; the decoder has the rest.
     batch
         Code of the batch of each donor; not kept with the run.
+    totals
+        Total of each donor, where ``total`` is given.
     """
 
     places: Mapping[str, Places]
@@ -55,6 +57,7 @@ class Donors:
     total: float | None
     weight: float = 0.5
     batch: np.ndarray | None = None
+    totals: np.ndarray | None = None
 
     @classmethod
     def of(cls, assembly: Assembly, modality: str) -> Donors | None:
@@ -73,21 +76,23 @@ class Donors:
         scale = scale_of(decoder.support)
         scales = getattr(decoder, "library", False) and decoder.support == "counts"
         total = assembly.prepared.library[modality] if scales else None
-        values = source.rows(modality, cells)
+        values, totals = source.rows(modality, cells), None
         if total is not None:
-            totals = np.maximum(np.asarray(values.sum(axis=1)).ravel(), 1)
+            totals = np.maximum(np.asarray(values.sum(axis=1)).ravel(), 1).astype(np.float32)
             values = sp.csr_matrix(sp.diags(total / totals) @ values)
         values.data = scale.to(values.data).astype(np.float32)
         axes = {m: axes_of(assembly, m, cells[source.has[m][cells]]) for m in others}
         places = places_of(assembly.model, assembly.loader(cells), axes)
-        return cls(places, axes, values, scale, total, batch=assembly.groups["batch"][0][cells])
+        batch = assembly.groups["batch"][0][cells]
+        return cls(places, axes, values, scale, total, batch=batch, totals=totals)
 
     def without_batch(self, code: int) -> Donors:
         """The donors of the other batches."""
         assert self.batch is not None, "donors that were read from a file have no batches"
         kept = np.flatnonzero(self.batch != code)
         places = {m: part.among(kept) for m, part in self.places.items()}
-        return replace(self, places=places, values=self.values[kept], batch=self.batch[kept])
+        totals = None if self.totals is None else self.totals[kept]
+        return replace(self, places=places, values=self.values[kept], batch=self.batch[kept], totals=totals)
 
     def expected(self, places: Mapping[str, Places], library: np.ndarray | None) -> np.ndarray:
         """Values of cells, cell x feature; NaN for cells that no donor is like.
@@ -99,9 +104,23 @@ class Donors:
         library
             Totals of the cells, where the decoder scales with them.
         """
+        out = self.scale.back(self._of_alike(places)[:, : self.values.shape[1]])
+        if self.total is not None and library is not None:
+            out *= (library / self.total)[:, None].astype(np.float32)
+        return out
+
+    def depths(self, places: Mapping[str, Places]) -> np.ndarray:
+        """Totals of cells, the geometric mean of those of their donors; NaN where nothing tells."""
+        if self.totals is None:
+            return np.full(len(next(iter(places.values())).hidden), np.nan, dtype=np.float32)
+        found: np.ndarray = np.exp(self._of_alike(places)[:, -1])
+        return found
+
+    def _of_alike(self, places: Mapping[str, Places]) -> np.ndarray:
+        """Means over the donors that cells are like, see :meth:`_alike`; NaN for cells that no donor is like."""
         names = [m for m in places if m in self.places]
         n = len(next(iter(places.values())).hidden)
-        out = np.full((n, self.values.shape[1]), np.nan, dtype=np.float32)
+        out = np.full((n, self._told.shape[1]), np.nan, dtype=np.float32)
         if not names:
             return out
         code = sum(places[m].known.astype(np.int64) << bit for bit, m in enumerate(names))
@@ -113,10 +132,14 @@ class Donors:
             found = self._alike(having, {m: places[m].among(cells) for m in having})
             if found is not None:
                 out[cells] = found
-        out = self.scale.back(out)
-        if self.total is not None and library is not None:
-            out *= (library / self.total)[:, None].astype(np.float32)
         return out
+
+    @cached_property
+    def _told(self) -> sp.csr_matrix:
+        """Donor x feature on the scale, and the log of the donor's total in the last column, where it is known."""
+        if self.totals is None:
+            return self.values
+        return sp.hstack([self.values, np.log(self.totals)[:, None]], format="csr", dtype=np.float32)
 
     def mixed(self, decoded: np.ndarray, donated: np.ndarray) -> np.ndarray:
         """What is expected of cells by the decoder and by the donors; by the decoder where there are none."""
@@ -134,17 +157,17 @@ class Donors:
         return replace(self, weight=float(np.clip(best, 0.0, 1.0)))
 
     def _alike(self, having: list[str], places: Mapping[str, Places]) -> np.ndarray | None:
-        """Mean values, on the scale, of the donors nearest to cells that have these modalities."""
+        """Mean of what the donors nearest to cells that have these modalities tell."""
         key = tuple(having)
         if key not in self._having:
             self._having[key] = self._those_with(key)
         found = self._having[key]
         if found is None:
             return None
-        values, by_hidden, by_components = found
+        told, by_hidden, by_components = found
         nearest = by_hidden.nearest([places[m].hidden for m in having])
         nearest += by_components.nearest([places[m].components for m in having])
-        mean: np.ndarray = (nearest @ values).toarray() / 2
+        mean: np.ndarray = (nearest @ told).toarray() / 2
         return mean
 
     @cached_property
@@ -153,13 +176,13 @@ class Donors:
         return {}
 
     def _those_with(self, modalities: tuple[str, ...]) -> tuple[sp.csr_matrix, Space, Space] | None:
-        """Values of the donors that have these modalities, and the spaces in which they lie; ``None`` for too few."""
+        """What donors that have these modalities tell, and the spaces in which they lie; ``None`` for too few."""
         donors = np.flatnonzero(np.all([self.places[m].known for m in modalities], axis=0))
         if len(donors) < NEIGHBORS:
             return None
         theirs = [self.places[m].among(donors) for m in modalities]
         spaces = Space([place.hidden for place in theirs]), Space([place.components for place in theirs])
-        return self.values[donors], *spaces
+        return self._told[donors], *spaces
 
 
 def at_depth(values: np.ndarray, truth: np.ndarray, scale: Scale) -> np.ndarray:
@@ -198,3 +221,28 @@ def donated(
         if modality in batch.has:
             found[batch.has[modality].numpy()] = np.nan
         yield found
+
+
+def depths(
+    donors: Donors, model: MosaicVAE, loader: Iterable[Batch], modality: str, n_cells: int
+) -> np.ndarray | None:
+    """Total at which each of the loader's cells is predicted: its own, or what its donors have where it has none.
+
+    One for each of the ``n_cells`` of the source, 1 for those that do not come; ``None`` where the decoder does not
+    scale with it, or the donors do not tell.
+    """
+    if donors.totals is None or donors.total is None:
+        return None
+    found = np.ones(n_cells, dtype=np.float32)
+    for batch in loader:
+        lacking = np.ones(len(batch), dtype=bool)
+        if modality in batch.has:
+            lacking = ~batch.has[modality].numpy()
+        own = batch.library.get(modality)
+        totals = np.full(len(batch), donors.total, np.float32) if own is None else own.numpy().copy()
+        if lacking.any():
+            told = donors.depths(places_of(model, [batch], donors.axes))
+            known = lacking & np.isfinite(told)
+            totals[known] = told[known]
+        found[batch.index.numpy()] = totals
+    return found

@@ -14,7 +14,7 @@ from remadom.data.source import Source
 from remadom.eval.baselines import baselines
 from remadom.eval.imputation import binary_metrics, imputation_metrics
 from remadom.eval.scales import Scale, scale_of
-from remadom.results.donors import Donors
+from remadom.results.donors import Donors, depths
 from remadom.results.intervals import FEWEST, LEVEL, Widths, donated_to, intervals_of, true_values
 from remadom.train.imputation import impute_cells
 from remadom.utils.seed import derive
@@ -111,8 +111,13 @@ def predicted(
     shown = np.asarray(abs(hidden.rows(modality, some)).sum(axis=0)).ravel()
     features = np.sort(np.argsort(-shown, kind="stable")[:FEATURES])
     truth = true_values(assembly, modality, cells)[:, features]
-    decoded = expected_of(assembly, hidden, modality, cells)
-    donors, expected = _with_donors(assembly, hidden, modality, cells, checked, decoded)
+    donors = Donors.of(assembly, modality)
+    totals = None
+    if donors is not None:
+        loader = assembly.loader(cells, hidden)
+        totals = depths(donors, assembly.model, loader, modality, hidden.n_cells)
+    decoded = expected_of(assembly, hidden, modality, cells, totals)
+    donors, expected = _with_donors(assembly, donors, hidden, modality, cells, checked, decoded, totals)
     decoded, expected = decoded[:, features], expected[:, features]
     ends = intervals_of(assembly, hidden, modality, cells, checked, donors)
     guesses = baselines(
@@ -169,28 +174,31 @@ def alone(source: Source, modality: str, cells: np.ndarray) -> Source:
     return source
 
 
-def expected_of(assembly: Assembly, source: Source, modality: str, cells: np.ndarray) -> np.ndarray:
+def expected_of(
+    assembly: Assembly, source: Source, modality: str, cells: np.ndarray, totals: np.ndarray | None = None
+) -> np.ndarray:
     """Expected values of a modality, cell x feature, from what the source has of these cells."""
-    blocks = impute_cells(assembly.model, assembly.loader(cells, source), modality)
+    blocks = impute_cells(assembly.model, assembly.loader(cells, source), modality, totals=totals)
     return np.concatenate([block.expected for block in blocks])
 
 
 def _with_donors(
     assembly: Assembly,
+    donors: Donors | None,
     source: Source,
     modality: str,
     cells: np.ndarray,
     checked: np.ndarray,
     decoded: np.ndarray,
+    totals: np.ndarray | None,
 ) -> tuple[Donors | None, np.ndarray]:
     """Donors with the weight that the calibration cells give them, and what is expected with them.
 
     Without enough of these, the cells of each half are weighed by those of the other.
     """
-    donors = Donors.of(assembly, modality)
     if donors is None:
         return None, decoded
-    given = donated_to(assembly, donors, source, modality, cells)
+    given = donated_to(assembly, donors, source, modality, cells, totals)
     if len(checked) >= FEWEST:
         told = expected_of(assembly, source, modality, checked)
         theirs = donated_to(assembly, donors, source, modality, checked)

@@ -15,12 +15,13 @@ from remadom.data.writer import streamed
 from remadom.errors import InputError, nearest
 from remadom.eval.intervals import shifted, widened
 from remadom.eval.scales import scale_of
-from remadom.results.donors import donated
+from remadom.results.donors import depths, donated
 from remadom.results.intervals import LEVEL, Widths, measured_in
 from remadom.results.kept_donors import load_donors
 from remadom.train.imputation import AVERAGE, impute_cells
 
 OWN, MEAN = "own", "average"
+OWN_DEPTH = "each cell's own; without the modality, that of its donors"
 
 
 def write_imputed(
@@ -79,18 +80,21 @@ def write_imputed(
     obs = source.obs.iloc[cells].copy()
     obs["measured"] = has[cells]
     scores = trained.metrics.get("evaluation", {}).get("imputation", {}).get(modality, {})
-    donors = load_donors(trained, modality) if as_batch is None else None
+    kept = load_donors(trained, modality)
+    donors = kept if as_batch is None else None
     about = {
         "model": str(trained.path),
         "modality": modality,
         "batch": batch,
-        "depth": "each cell's own" if depth is None else depth,
+        "depth": OWN_DEPTH if depth is None else depth,
         "level": LEVEL if intervals else "no intervals",
         "calibrated": widths is not None,
         "coverage_90": scores.get("coverage_90", "not measured"),
         "donors_weight": "no donors" if donors is None else donors.weight,
     }
     totals = None if depth is None else np.full(source.n_cells, depth, dtype=np.float32)
+    if depth is None and kept is not None:
+        totals = depths(kept, model, trained.loader(source, cells), modality, source.n_cells)
     given: Iterator[np.ndarray | None] = repeat(None)
     if donors is not None:
         given = donated(donors, model, trained.loader(source, cells), modality, totals)

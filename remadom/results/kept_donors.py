@@ -35,6 +35,8 @@ def arrays_of(donors: Mapping[str, Donors]) -> dict[str, np.ndarray]:
             f"{modality}/total": np.array(np.nan if found.total is None else found.total),
             f"{modality}/weight": np.array(found.weight),
         }
+        if found.totals is not None:
+            arrays[f"{modality}/totals"] = found.totals
     return arrays
 
 
@@ -56,6 +58,7 @@ def donors_from(arrays: Mapping[str, np.ndarray], model: MosaicVAE) -> dict[str,
             scale=scale_of(model.decoder(modality).support),
             total=None if np.isnan(total) else total,
             weight=float(part["weight"]),
+            totals=part.get("totals"),
         )
     return found
 

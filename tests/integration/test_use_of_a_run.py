@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from remadom import evaluating, exporting, imputing, run
 from remadom.cli.app import app
 from remadom.config.load import overlay, read_config
-from remadom.data.mock import write_mock
+from remadom.data.mock import generate, to_mudata, write_mock
 from remadom.errors import InputError
 from remadom.utils.outputs import CALIBRATION, METRICS, REPORT
 
@@ -106,6 +106,28 @@ def test_impute_at_a_depth_and_as_a_batch(trained: Path, tmp_path: Path):
     own = ad.read_h5ad(imputing.impute(trained, "rna", tmp_path / "c.h5ad", intervals=False))
     at = own.obs_names.get_indexer(only.obs_names)
     assert np.allclose(only.X, own.X[at], rtol=1e-4)
+
+
+def test_cells_without_the_modality_have_the_depth_of_cells_like_them(tmp_path: Path):
+    data = to_mudata(generate("mosaic", **{**SIZES, "cells": 600}, seed=0))
+    rna = data.mod["rna"]
+    kinds = rna.obs["cell_type"].astype(str).to_numpy()
+    deep = kinds == kinds[0]
+    rna.X[deep] = rna.X[deep] * 6  # cells of one type have more RNA
+    raw = {"optim": {"epochs": 10, "batch_size": 64}, "logging": {"run_dir": str(tmp_path / "run")}}
+    done = run.train(overlay(raw, {"evaluation": {"figures": False}}), data=data)
+    settings = {"data": data, "missing": True, "intervals": False}
+    for batch in ("own", "average"):
+        out = tmp_path / f"{batch}.h5ad"
+        found = ad.read_h5ad(imputing.impute(done.dir.path, "rna", out, batch=batch, **settings))
+        totals, alike = found.X.sum(1), found.obs["cell_type"] == kinds[0]
+        assert not found.obs["measured"].any()
+        assert np.median(totals[alike]) > 1.25 * np.median(totals[~alike])
+    own = ad.read_h5ad(
+        imputing.impute(done.dir.path, "rna", tmp_path / "all.h5ad", data=data, intervals=False)
+    )
+    measured = own[rna.obs_names].X.sum(1)
+    np.testing.assert_allclose(measured, np.asarray(rna.X.sum(1)).ravel(), rtol=0.1)  # as sequenced
 
 
 @pytest.mark.parametrize(

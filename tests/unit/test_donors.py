@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -91,6 +93,17 @@ def test_counts_come_at_the_depth_of_the_cell():
     of, cells = donors(total=100.0), {"rna": places(4)}
     usual = of.expected(cells, np.full(4, 100.0))
     np.testing.assert_allclose(of.expected(cells, np.full(4, 300.0)), 3 * usual, rtol=1e-5)
+
+
+def test_a_cell_has_the_depth_of_its_donors():
+    of, cells = donors(total=100.0), {"rna": places(20)}
+    assert np.isnan(of.depths(cells)).all()
+    totals = RNG.integers(10, 1000, 200).astype(np.float32)
+    told = replace(of, totals=totals)
+    logs = replace(of, values=sp.csr_matrix(np.log(totals)[:, None]))
+    np.testing.assert_allclose(told.depths(cells), np.exp(nearest_means(logs, cells))[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(told.expected(cells, None), of.expected(cells, None), rtol=1e-6)
+    assert np.isnan(told.depths({"rna": places(3, lacking=3)})).all()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

@@ -146,7 +146,8 @@ def _comparing(assembly: Assembly) -> float:
 
 def _finishing(assembly: Assembly) -> float:
     """Seconds of what follows training: coordinates of the embedding, donors of imputed values."""
-    features = sum(len(assembly.source.features[m]) for m in assembly.model.decoders)
+    decoded = assembly.model.decoders if assembly.config.model.coordinates == "decoded" else ()
+    features = sum(len(assembly.source.features[m]) for m in decoded)
     cells = min(assembly.source.n_cells, SAMPLE)
     donors = DONORS * sum(min(MOST, int(has.sum())) for has in assembly.source.has.values())
     return COORDINATES * cells * features + donors

@@ -13,6 +13,7 @@ from remadom.cli.app import app
 from remadom.config.build import Assembly, assemble
 from remadom.config.load import overlay, read_config
 from remadom.data.mock import write_mock
+from remadom.results import forecast as forecasts
 from remadom.results.forecast import forecast
 from remadom.utils.checkpoint import load_checkpoint
 from remadom.utils.machine import peak_mb
@@ -111,6 +112,14 @@ def test_figures_and_size_take_more(raw: dict, tmp_path: Path):
     values = assemble(raw).diagnosis.modalities.values()
     stored = sum(round(v.density * v.cells * v.features) for v in values)
     assert said.matrices_mb == pytest.approx(8 * stored / 2**20)
+
+
+def test_coordinates_that_are_not_fitted_take_no_time(raw: dict):
+    decoded, latent = (
+        forecasts._finishing(assemble(overlay(raw, {"model": {"coordinates": kind}})))
+        for kind in ("decoded", "latent")
+    )
+    assert latent < decoded
 
 
 def test_a_run_shows_the_same_page(raw: dict, tmp_path: Path):

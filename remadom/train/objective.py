@@ -128,10 +128,16 @@ class Objective(nn.Module):
         """Within, the model's passes over training batches are recorded on a GPU, where they can be, and replayed."""
         if Replay.takes(self.model):
             self.recorded = Replay(self.model)
+        # nodes of recorded passes live on the stream of the recording, which newer releases of torch warn of
+        warn_of_streams = getattr(
+            torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", lambda enabled: None
+        )
+        warn_of_streams(False)
         try:
             yield
         finally:
             self.recorded = None
+            warn_of_streams(True)
 
     def gradients(self) -> Logs:
         """After the backward pass: each term's gradient at the latent, as a multiple of the ELBO's."""

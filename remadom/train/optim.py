@@ -46,6 +46,11 @@ def device_at_hand(name: str) -> torch.device:
         return choose_device("auto")
 
 
+def choose_replay(optim: OptimSettings, device: torch.device, half: torch.dtype | None) -> bool:
+    """Whether steps are to be replayed as CUDA graphs: where that is asked for, on CUDA, in full precision."""
+    return optim.cuda_graphs and device.type == "cuda" and half is None and not optim.detect_anomaly
+
+
 def choose_precision(amp: Amp, device: torch.device) -> torch.dtype | None:
     """Half precision to compute in, ``None`` for float32; what the device cannot do is replaced, aloud.
 

@@ -88,6 +88,9 @@ class OptimSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; auto takes a GPU where there is one."""
 
+    cuda_graphs: bool = True
+    """Record the model's passes on a CUDA GPU and replay them; false starts every operation anew."""
+
     scheduler: Scheduler = Scheduler()
     """Learning-rate schedule."""
 

@@ -20,7 +20,7 @@ from remadom.train.divergence import Health, explain
 from remadom.train.folder import RunFolder
 from remadom.train.interface import Reorders, Replayable, Staged, Trainable
 from remadom.train.meter import Meter
-from remadom.train.optim import choose_device, choose_precision
+from remadom.train.optim import choose_device, choose_precision, choose_replay
 from remadom.train.progress import Progress, show_progress
 from remadom.train.settings import LoggingSettings, OptimSettings
 from remadom.train.state import State
@@ -70,7 +70,7 @@ class Trainer:
         keep_freed_memory()
         self.half = choose_precision(optim.amp, self.device)
         self.eager = self.device.type != "cuda" or optim.detect_anomaly  # whether to read each loss at once
-        self.replays = not self.eager and self.half is None
+        self.replays = choose_replay(optim, self.device, self.half)
         objective.to(self.device)
         self.objective, self.optim, self.logging, self.cell_names = objective, optim, logging, cell_names
         self.staged = objective if isinstance(objective, Staged) else None

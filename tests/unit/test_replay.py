@@ -19,7 +19,9 @@ from remadom.core.vae import MosaicVAE
 from remadom.data.mock import generate, to_mudata
 from remadom.train import objective as objectives
 from remadom.train import replay as replays
+from remadom.train.optim import choose_replay
 from remadom.train.replay import Replay
+from remadom.train.settings import OptimSettings
 from remadom.train.trainer import Trainer
 from remadom.types import Batch, Rows
 
@@ -95,7 +97,8 @@ def step(passes: Any, model: MosaicVAE, batch: Batch) -> tuple[dict[str, torch.T
     known = [torch.where(p.logvar.isfinite(), p.mu * p.logvar.clamp(max=1), 0.0) for p in experts.values()]
     (sum(terms.values()) + sum(value.sum() for value in known) + latent.mu[-3:].square().sum()).backward()
     parameters = [p for name, p in sorted(model.named_parameters()) if p.grad is not None]
-    return terms, torch.cat([p.grad.flatten() for p in parameters])
+    # what keeps the step's own graph alive ties the parameters to its stream, and recording fails
+    return {n: t.detach() for n, t in terms.items()}, torch.cat([p.grad.flatten() for p in parameters])
 
 
 def assert_same_step(replay: Replay, model: MosaicVAE, batch: Batch) -> None:
@@ -178,6 +181,22 @@ def test_models_that_may_look_at_values_are_not_recorded() -> None:
     foreign.encoders["rna"].rest[1] = Chooses()
     assert not Replay.takes(extended)
     assert not Replay.takes(foreign)
+
+
+@pytest.mark.parametrize(
+    ("device", "half", "settings", "expected"),
+    [
+        ("cuda", None, {}, True),
+        ("cpu", None, {}, False),
+        ("cuda", torch.bfloat16, {}, False),
+        ("cuda", None, {"cuda_graphs": False}, False),
+        ("cuda", None, {"detect_anomaly": True}, False),
+    ],
+)
+def test_steps_are_replayed_where_they_can_be(
+    device: str, half: torch.dtype | None, settings: dict[str, bool], expected: bool
+) -> None:
+    assert choose_replay(OptimSettings(**settings), torch.device(device), half) is expected
 
 
 def test_a_run_with_replayed_passes_is_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:

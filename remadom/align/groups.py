@@ -165,9 +165,8 @@ class GroupHead(AlignmentHead):
     @staticmethod
     def _members(codes: Tensor, inside: Tensor | None) -> tuple[dict[int, Tensor], int]:
         """Places of the cells of each group that has enough of them, and the number of groups that have not."""
-        counted = (
-            codes if inside is None else torch.where(inside, codes, -1)
-        ).cpu()  # a GPU would wait each time
+        within = codes if inside is None else torch.where(inside, codes, -1)
+        counted = within.cpu()  # each look at values on a GPU would wait for it
         members, small = {}, 0
         for code in torch.unique(counted).tolist():
             if code < 0:

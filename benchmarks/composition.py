@@ -33,12 +33,13 @@ BATCHES = {"rna": ["pbmc10k", "sorted_ref"], "adt": ["pbmc10k", "teaseq_pbmc_tes
 SORTED, PROTEINS = "sorted_ref", "teaseq_pbmc_test"
 SCORED = Data("", {"": "cell_type"}, {"there": (SORTED, PROTEINS), "back": (PROTEINS, SORTED)})
 FIGURES = ("there", "back", "total", "bio", "ilisi")
-POSTERIOR = {"enabled": True, "params": {"weight": 0.1}}
 SETTINGS: dict[str, dict[str, Any]] = {
     "remadom": {},
     "with ot": {
-        "ot": {"enabled": True, "params": {"weight": 0.3, "reach": 0.5}},
-        "posterior": POSTERIOR,
+        "alignment": {
+            "ot": {"enabled": True, "params": {"weight": 0.3, "reach": 0.5}},
+            "posterior": {"enabled": True, "params": {"weight": 0.1}},
+        }
     },
 }
 
@@ -60,12 +61,15 @@ def main() -> None:
     whole = md.read_h5mu(args.file)
     parts = {m: whole[m][whole[m].obs["batch"].isin(kept).to_numpy()].copy() for m, kept in BATCHES.items()}
     print(f"{'method':10}{'seed':>5}" + "".join(f"{name:>9}" for name in FIGURES) + "  verdict")
-    for method, alignment in SETTINGS.items():
+    for method, settings in SETTINGS.items():
         for seed in args.seeds:
             with tempfile.TemporaryDirectory() as folder:
-                raw: dict[str, Any] = {"optim": {"seed": seed}, "logging": {"run_dir": folder}}
-                raw |= {"evaluation": {"figures": False, "holdout_key": "none"}}
-                raw |= {"alignment": alignment} if alignment else {}
+                raw: dict[str, Any] = {
+                    "optim": {"seed": seed},
+                    "logging": {"run_dir": folder},
+                    "evaluation": {"figures": False, "holdout_key": "none"},
+                    **settings,
+                }
                 done = run.train(raw, data=parts, overwrite=True)
                 z = np.load(done.dir / EMBEDDINGS)["z_bio"]
             source, batch = done.assembly.source, batch_names(done.assembly)

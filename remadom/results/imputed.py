@@ -93,7 +93,7 @@ def write_imputed(
         "donors_weight": "no donors" if donors is None else donors.weight,
     }
     totals = None if depth is None else np.full(source.n_cells, depth, dtype=np.float32)
-    if depth is None and kept is not None:
+    if depth is None and kept is not None and not has[cells].all():
         totals = depths(kept, model, trained.loader(source, cells), modality, source.n_cells)
     given: Iterator[np.ndarray | None] = repeat(None)
     if donors is not None:

@@ -68,9 +68,8 @@ class Replay:
             return self.model.infer(batch)
         fill(place, batch)
         experts, latent = self._passes[0]()
-        return {m: Posterior(mu[:n], logvar[:n]) for m, (mu, logvar) in experts.items()}, _latent(
-            *(part[:n] for part in latent)
-        )
+        experts = {m: Posterior(mu[:n], logvar[:n]) for m, (mu, logvar) in experts.items()}
+        return experts, _latent(*(part[:n] for part in latent))
 
     def means(self, latent: Latent, batch: Batch) -> dict[str, Float[Tensor, ""]]:
         """As the model's, of the batch that was inferred last."""

@@ -62,6 +62,15 @@ class AlignmentHead(nn.Module, ABC):
         return _inputs(cls.forward, required)
 
     @property
+    def recordable(self) -> bool:
+        """Whether, on a GPU, ``forward`` does the same operations whatever the cells, so that they can be recorded.
+
+        It then reads no other inputs than ``z_bio``, ``groups`` and ``posteriors``, and takes cells of no group and
+        of no modality for absent.
+        """
+        return False
+
+    @property
     def group_keys(self) -> tuple[str, ...]:
         """Groupings of the cells that the head compares, the coarsest first; none by default."""
         return ()

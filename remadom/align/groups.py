@@ -87,6 +87,7 @@ class GroupHead(AlignmentHead):
         self.levels = levels_of(group_key)
         self.pairs, self.reference, self.max_pairs = pairs, reference, max_pairs
         self.reference_code: int | None = None
+        self.n_groups: dict[str, int] = {}
 
     @property
     def group_keys(self) -> tuple[str, ...]:
@@ -94,6 +95,7 @@ class GroupHead(AlignmentHead):
 
     def connect(self, names: Mapping[str, tuple[str, ...]], latent_dim: int) -> None:
         need_groups(self.levels, names)
+        self.n_groups = {key: len(names[key]) for key in self.levels}
         finest = self.levels[-1]
         if self.reference is not None:
             if self.reference not in names[finest]:

@@ -164,18 +164,17 @@ def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
     return _above_zero(squared.median(), squared.mean())
 
 
-def _median_bandwidths(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+def _median_bandwidths(rows: Tensor, sizes: Tensor) -> Tensor:
     """:func:`median_bandwidth` of pooled samples, set x row x dimension, of which the first ``sizes`` rows count."""
-    looked_at = min(MEDIAN_ROWS, rows.shape[1])
-    steps = torch.arange(looked_at).expand(len(sizes), -1)
-    n_rows = torch.tensor(sizes).unsqueeze(1)
+    steps = torch.arange(min(MEDIAN_ROWS, rows.shape[1]), device=rows.device)
+    n_rows = sizes.unsqueeze(1)
     at = torch.where(n_rows > MEDIAN_ROWS, steps * n_rows // MEDIAN_ROWS, steps)
-    counts = (steps < n_rows).unsqueeze(1) & torch.ones(looked_at, looked_at, dtype=torch.bool).tril(-1)
-    counts &= (steps < n_rows).unsqueeze(2)
-    pooled = rows.gather(1, at.to(rows.device).unsqueeze(2).expand(-1, -1, rows.shape[2]))
+    counts = steps < n_rows
+    pairs = counts.unsqueeze(2) & counts.unsqueeze(1) & (steps.unsqueeze(1) > steps)
+    pooled = rows.gather(1, at.unsqueeze(2).expand(-1, -1, rows.shape[2]))
     squared = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist").square_()
-    pairs = squared.masked_fill_(~counts.to(rows.device), math.nan).flatten(1)
-    return _above_zero(pairs.nanmedian(1).values, pairs.nanmean(1))
+    told = squared.masked_fill_(~pairs, math.nan).flatten(1)
+    return _above_zero(told.nanmedian(1).values, told.nanmean(1))
 
 
 def _above_zero(median: Tensor, mean: Tensor) -> Tensor:
@@ -268,29 +267,111 @@ def mean_mmd2(
     """
     _need_bandwidths(bandwidths)
     x = as_computed(x)
-    sizes = [len(a) + len(b) for a, b in pairs]
-    if not _fit_together(x, max(sizes), len(pairs)):
+    for a, b in pairs:
+        _need_rows(len(a), "x")
+        _need_rows(len(b), "y")
+    if not _fit_together(x, max(len(a) + len(b) for a, b in pairs), len(pairs)):
         return torch.stack([mmd2(x[a], x[b], bandwidths) for a, b in pairs]).mean()
     with torch.no_grad(), full_precision(x):
         at = pad_sequence([torch.cat(pair) for pair in pairs], batch_first=True)
-        rows = x.detach()[at]
-        if x.device.type == "cpu":
-            sigma2 = torch.stack([median_bandwidth(x[a], x[b]) for a, b in pairs])
-        else:
-            sigma2 = _median_bandwidths(rows, sizes)
-        sigma2 = sigma2[:, None, None]
-        # share of each row in the mean of its set, below zero for the second set
-        sides = [torch.cat([_equal_shares(len(a), "x"), -_equal_shares(len(b), "y")]) for a, b in pairs]
-        side = pad_sequence(sides, batch_first=True).to(x)
-        coupling = side.unsqueeze(1) * side.unsqueeze(2)
-        unbiased = coupling / (1 - side.abs()).unsqueeze(2)  # 1 / n^2 becomes 1 / (n (n - 1))
-        coupling = torch.where(coupling > 0, unbiased, coupling) / len(pairs)
-        coupling.diagonal(dim1=1, dim2=2).zero_()
-        kernel, slope = _kernel(_sqeuclidean(rows, rows), bandwidths, sigma2)
-        pulled, _ = sqeuclidean_pull(slope.mul_(coupling / sigma2), rows, rows)
-        slopes = torch.zeros_like(x).index_add_(0, at.flatten(), 2 * pulled.flatten(0, 1))
-        value = (kernel * coupling).sum()
+        sizes = torch.tensor([[len(a), len(b)] for a, b in pairs], device=x.device)
+        medians = [median_bandwidth(x[a], x[b]) for a, b in pairs] if x.device.type == "cpu" else None
+        sigma2 = None if medians is None else torch.stack(medians)
+        value, slopes = _sum_over_pairs(x.detach(), at, sizes, bandwidths, len(pairs), sigma2)
     return attach_gradient(value, (x,), (slopes,))
+
+
+def mean_mmd2_of_groups(
+    x: Tensor,
+    codes: Tensor,
+    n_groups: int,
+    bandwidths: Sequence[float] = (0.5, 1.0, 2.0),
+    max_pairs: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`mean_mmd2` over the pairs of groups, by operations that do not depend on which rows are in which.
+
+    Nothing is looked at, so that a GPU need not wait for it, and can record it. A group with one row is in no pair.
+
+    Parameters
+    ----------
+    x : Tensor
+        Rows, of shape (n, d); half precision is computed in float32.
+    codes : Tensor
+        Group of each row, from 0; below 0: none.
+    n_groups : int
+        Number of groups, at least two.
+    bandwidths : sequence of float
+        As in :func:`mean_mmd2`.
+    max_pairs : int, optional
+        At most this many pairs, drawn anew each time; all by default.
+
+    Returns
+    -------
+    value : Tensor
+        Scalar, differentiable in ``x`` (not through the medians); 0 where no two groups have two rows.
+    n_pairs : Tensor
+        Number of pairs that it is the mean of.
+
+    Raises
+    ------
+    InputError
+        No bandwidth.
+    """
+    _need_bandwidths(bandwidths)
+    x = as_computed(x)
+    with torch.no_grad(), full_precision(x):
+        counts = (codes == torch.arange(n_groups, device=x.device).unsqueeze(1)).sum(1)
+        pairs = torch.triu_indices(n_groups, n_groups, 1, device=x.device)
+        enough = (counts[pairs] >= 2).all(0)
+        if max_pairs is not None and pairs.shape[1] > max_pairs:
+            chosen = (torch.rand(len(enough), device=x.device) + enough).topk(max_pairs).indices
+            pairs, enough = pairs[:, chosen], enough[chosen]
+        n_pairs = enough.sum()
+        first, second = (codes == one.unsqueeze(1) for one in pairs)
+        at = (2 - 2 * first.int() - second.int()).argsort(
+            dim=1, stable=True
+        )  # one group, the other, the rest
+        sizes = torch.where(enough, counts[pairs], 0).T
+        together = max(1, DISTANCES_TOGETHER // len(x) ** 2)
+        parts = [
+            _sum_over_pairs(x.detach(), *part, bandwidths, n_pairs.clamp(min=1))
+            for part in zip(torch.split(at, together), torch.split(sizes, together), strict=True)
+        ]
+        value, slopes = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
+    return attach_gradient(value, (x,), (slopes,)), n_pairs
+
+
+def _sum_over_pairs(
+    x: Tensor,
+    at: Tensor,
+    sizes: Tensor,
+    bandwidths: Sequence[float],
+    divisor: Tensor | int,
+    sigma2: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sum of unbiased :func:`mmd2` over pairs of sets, over the divisor; and its gradient in ``x``.
+
+    ``at`` (pair x row) are the places of the rows of the first set, then of the second, then others; ``sizes`` (pair x
+    2) are how many are in each: two or more, or none.
+    """
+    rows = x[at]
+    if sigma2 is None:
+        sigma2 = _median_bandwidths(rows, sizes.sum(1))
+    sigma2 = sigma2[:, None, None]
+    place, ends = torch.arange(at.shape[1], device=x.device), sizes.cumsum(1)
+    # share of each row in the mean of its set, below zero for the second set
+    shares = 1 / sizes.clamp(min=2).to(x.dtype)
+    side = torch.where(
+        place < ends[:, :1], shares[:, :1], torch.where(place < ends[:, 1:], -shares[:, 1:], 0.0)
+    )
+    coupling = side.unsqueeze(1) * side.unsqueeze(2)
+    unbiased = coupling / (1 - side.abs()).unsqueeze(2)  # 1 / n^2 becomes 1 / (n (n - 1))
+    coupling = torch.where(coupling > 0, unbiased, coupling) / divisor
+    coupling.diagonal(dim1=1, dim2=2).zero_()
+    kernel, slope = _kernel(_sqeuclidean(rows, rows), bandwidths, sigma2)
+    pulled, _ = sqeuclidean_pull(slope.mul_(coupling / sigma2), rows, rows)
+    slopes = torch.zeros_like(x).index_add_(0, at.flatten(), 2 * pulled.flatten(0, 1))
+    return (kernel * coupling).sum(), slopes
 
 
 def _fit_together(x: Tensor, n_rows: int, n_pairs: int) -> bool:
@@ -335,14 +416,12 @@ def _normalized(sample: Tensor, weights: Tensor | None, name: str) -> Tensor:
             )
         weights = weights.to(sample)
         n_rows = int((weights > 0).sum())
-    equal = _equal_shares(n_rows, name)
-    return weights / weights.sum() if weights is not None else equal.to(sample)
+    _need_rows(n_rows, name)
+    return sample.new_full((n_rows,), 1 / n_rows) if weights is None else weights / weights.sum()
 
 
-def _equal_shares(n_rows: int, name: str) -> Tensor:
-    """Weights of total 1 of so many rows, refused where they are fewer than two."""
+def _need_rows(n_rows: int, name: str) -> None:
     if n_rows < 2:
         raise InputError(
             f"sample {name} has {n_rows} row(s) that count; MMD needs at least 2: skip groups below 2"
         )
-    return torch.full((n_rows,), 1 / n_rows, dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +16,7 @@ from remadom.core.vae import MosaicVAE
 from remadom.schedule import Schedule
 from remadom.shapes import Float
 from remadom.train.gradients import GradientMeter
-from remadom.train.replay import Replay
+from remadom.train.replay import Replay, is_recordable, streams_may_differ
 from remadom.train.structure import Structure
 from remadom.types import Batch, Logs, Posterior
 
@@ -117,7 +117,8 @@ class Objective(nn.Module):
             unit = logs["unit"] = placing_cost(means.detach(), logvar.detach())
         for name, term in self.terms.items():
             weight = term.weight(epoch)
-            value, more = self._value(name, batch, enc_outs, means, epoch)
+            module = term.module if self.recorded is None else self.recorded.head(name, term.module)
+            value, more = self._value(name, batch, enc_outs, means, epoch, module)
             loss = loss + weight * unit * value
             logs |= {f"{name}.loss": value.detach(), f"{name}.weight": torch.tensor(weight)}
             logs |= {f"{name}.{key}": scalar for key, scalar in more.items()}
@@ -127,17 +128,14 @@ class Objective(nn.Module):
     def replaying(self) -> Iterator[None]:
         """Within, the model's passes over training batches are recorded on a GPU, where they can be, and replayed."""
         if Replay.takes(self.model):
-            self.recorded = Replay(self.model)
-        # nodes of recorded passes live on the stream of the recording, which newer releases of torch warn of
-        warn_of_streams = getattr(
-            torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", lambda enabled: None
-        )
-        warn_of_streams(False)
+            modules = [(name, term.module) for name, term in self.terms.items()]
+            heads = {name: module for name, module in modules if is_recordable(module)}
+            self.recorded = Replay(self.model, heads)
         try:
-            yield
+            with streams_may_differ():
+                yield
         finally:
             self.recorded = None
-            warn_of_streams(True)
 
     def gradients(self) -> Logs:
         """After the backward pass: each term's gradient at the latent, as a multiple of the ELBO's."""
@@ -212,7 +210,13 @@ class Objective(nn.Module):
         return given
 
     def _value(
-        self, name: str, batch: Batch, enc_outs: Mapping[str, Posterior], means: Tensor, epoch: float
+        self,
+        name: str,
+        batch: Batch,
+        enc_outs: Mapping[str, Posterior],
+        means: Tensor,
+        epoch: float,
+        module: Callable[..., tuple[Tensor, Logs]] | None = None,
     ) -> tuple[Tensor, Logs]:
         """Raw value of a term, on what :meth:`MosaicVAE.embed` returns: means of all modalities of a cell.
 
@@ -225,7 +229,8 @@ class Objective(nn.Module):
             given["posteriors"] = {
                 m: Posterior(tap(name, p.mu), tap(name, p.logvar)) for m, p in enc_outs.items()
             }
-        value, logs = self.terms[name].module(**{key: given[key] for key in inputs if key in given})
+        compute = self.terms[name].module if module is None else module
+        value, logs = compute(**{key: given[key] for key in inputs if key in given})
         return value, logs
 
     def _named(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,19 +5,27 @@ A step is some hundreds of small operations, on which a GPU works for 2 ms and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from remadom.align import AlignmentHead
+from remadom.core.fusion import ABSENT
 from remadom.core.residual import BatchResidual
 from remadom.core.vae import MosaicVAE
 from remadom.shapes import Float
-from remadom.types import Batch, Latent, Posterior, Rows
+from remadom.types import Batch, Latent, Logs, Posterior, Rows
 
 MOST_VALUES = 2**25
 """Values of a place up to which batches are replayed: they are all dense, 128 MB of them and some of what they give."""
+
+VALUE = "value"
+"""What a recorded head gives beside its scalars for the log."""
 
 ROOM = 1.5
 """Cells that there is room for, in units of those of the first batch: partners differ in number from step to step."""
@@ -37,12 +45,19 @@ class Replay:
     ----------
     model
         The model, on its device; its parameters must keep their places.
+    heads
+        Recordable alignment heads, by name; see :meth:`head`.
     record
         What records.
     """
 
-    def __init__(self, model: MosaicVAE, record: Recorder = torch.cuda.make_graphed_callables) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: MosaicVAE,
+        heads: Mapping[str, AlignmentHead] | None = None,
+        record: Recorder = torch.cuda.make_graphed_callables,
+    ) -> None:
+        self.model, self.heads = model, dict(heads or {})
         self._record = record
         self._place: Batch | None = None
         self._passes: tuple[Callable[..., Any], ...] = ()
@@ -75,9 +90,20 @@ class Replay:
         """As the model's, of the batch that was inferred last."""
         if not self._replayed:
             return self.model.means(latent, batch)
-        found: dict[str, Tensor] = self._passes[1](*(part[: batch.n_seeds] for part in _parts(latent)))
-        values = torch.stack(list(found.values()))  # the next batch is written over what was recorded
-        return dict(zip(found, values.unbind(), strict=True))
+        return _kept(self._passes[1](*(part[: batch.n_seeds] for part in _parts(latent))))
+
+    def head(self, name: str, otherwise: nn.Module) -> Callable[..., tuple[Tensor, Logs]]:
+        """What does as the head of this name with the batch that was inferred last, or else the module itself."""
+        head, place = self.heads.get(name), self._place
+        if head is None or place is None or not self._replayed:
+            return otherwise
+        recorded, room = self._passes[2 + list(self.heads).index(name)], len(place)
+
+        def replayed(**given: Any) -> tuple[Tensor, Logs]:
+            found = _kept(recorded(*(_padded(*value, room) for value in _read(head, given))))
+            return found.pop(VALUE), found
+
+        return replayed
 
     def _begin(self, batch: Batch, room: int) -> None:
         model, place = self.model, empty_like(batch, room)
@@ -86,12 +112,28 @@ class Replay:
         means = _Pass(
             lambda *parts: model.means(_latent(*parts), place.scored), [model.decoders, *conditions]
         )
+        names = list(model.encoders)
+        heads = [_Pass(partial(_of_head, head, place, names), [head]) for head in self.heads.values()]
         with torch.random.fork_rng(devices=[place.index.device] if place.index.is_cuda else []):
             with torch.no_grad():
-                example = [part[: batch.n_seeds].clone() for part in _parts(model.infer(place)[1])]
-            samples = ((), tuple(part.requires_grad_() for part in example))
-            self._passes = self._record((infer, means), samples, allow_unused_input=True)
+                experts, latent = model.infer(place)
+                example = [part[: batch.n_seeds].clone() for part in _parts(latent)]
+            given = {"z_bio": latent.mu, "posteriors": experts}
+            read = [[value.clone() for value, _ in _read(head, given)] for head in self.heads.values()]
+            samples = [tuple(part.requires_grad_() for part in parts) for parts in ([], example, *read)]
+            self._passes = self._record((infer, means, *heads), tuple(samples), allow_unused_input=True)
         self._place = place
+
+
+@contextmanager
+def streams_may_differ() -> Iterator[None]:
+    """Within, newer releases of torch do not warn that what was recorded lives on the stream of the recording."""
+    warn = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", lambda enabled: None)
+    warn(False)
+    try:
+        yield
+    finally:
+        warn(True)
 
 
 class _Pass(nn.Module):
@@ -103,6 +145,11 @@ class _Pass(nn.Module):
 
     def forward(self, *args: Tensor) -> Any:
         return self.function(*args)
+
+
+def is_recordable(module: nn.Module) -> TypeGuard[AlignmentHead]:
+    """Whether a module is an alignment head that can be recorded."""
+    return isinstance(module, AlignmentHead) and module.recordable
 
 
 def empty_like(batch: Batch, n_cells: int) -> Batch:
@@ -130,13 +177,15 @@ def empty_like(batch: Batch, n_cells: int) -> Batch:
 
 @torch.no_grad()
 def fill(place: Batch, batch: Batch) -> None:
-    """Write what a model reads of a batch into the first cells of a filled one; the others stay as they are."""
+    """Write what is read of a batch into the first cells of a filled one; the others stay, in no group."""
     n = len(batch)
     for m, rows in batch.x.items():
         rows.dense_into(place.x[m].values[:n])
     for m, rows in batch.rep.items():
         values = rows.dense_into(place.rep[m].values[:n])
         values.masked_fill_(~batch.has[m].unsqueeze(1), 0.0)  # a cell that lacks it may have no numbers there
+    for key in place.groups:
+        place.groups[key][n:] = -1  # heads compare groups
     told = ((place.has, batch.has), (place.library, batch.library), (place.groups, batch.groups))
     for kept, new in told:
         for key, value in new.items():
@@ -160,3 +209,36 @@ def _parts(latent: Latent) -> tuple[Tensor, ...]:
 
 def _latent(z_bio: Tensor, mu: Tensor, logvar: Tensor, *tech: Tensor) -> Latent:
     return Latent(z_bio, mu, logvar, tech[0], Posterior(*tech[1:])) if tech else Latent(z_bio, mu, logvar)
+
+
+def _kept(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same scalars elsewhere: the next batch is written over what was recorded."""
+    return dict(zip(found, torch.stack(list(found.values())).unbind(), strict=True))
+
+
+def _read(head: AlignmentHead, given: Mapping[str, Any]) -> Iterator[tuple[Tensor, float]]:
+    """What a head reads of a differentiable input, and what stands there for a cell that is not."""
+    if "z_bio" in head.inputs():
+        yield given["z_bio"], 0.0
+    if "posteriors" in head.inputs():
+        for mu, logvar in given["posteriors"].values():
+            yield mu, 0.0
+            yield logvar, ABSENT
+
+
+def _padded(value: Float[Tensor, "cell latent"], fill: float, room: int) -> Float[Tensor, "room latent"]:
+    return F.pad(value, (0, 0, 0, room - len(value)), value=fill)
+
+
+def _of_head(head: AlignmentHead, place: Batch, modalities: list[str], *read: Tensor) -> dict[str, Tensor]:
+    """What a head gives on what :func:`_read` found."""
+    left: Iterator[Tensor] = iter(read)
+    given: dict[str, Any] = {"groups": place.groups}
+    if "z_bio" in head.inputs():
+        given["z_bio"] = next(left)
+    if "posteriors" in head.inputs():
+        given["posteriors"] = {
+            m: Posterior(mu, logvar) for m, mu, logvar in zip(modalities, left, left, strict=True)
+        }
+    value, logs = head(**given)
+    return {VALUE: value, **logs}

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist, pdist
 
 from remadom.errors import InputError
 from remadom.solvers import kernel
-from remadom.solvers.kernel import mean_mmd2, median_bandwidth, mmd2, pairwise_cost
+from remadom.solvers.kernel import mean_mmd2, mean_mmd2_of_groups, median_bandwidth, mmd2, pairwise_cost
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -67,7 +67,9 @@ def test_median_bandwidths_of_several_samples_are_those_of_each() -> None:
     samples = [normal(300, 3).float(), normal(31, 3, seed=1).float(), normal(257, 3).float(), copies, halves]
     rows = torch.nn.utils.rnn.pad_sequence(samples, batch_first=True, padding_value=7.0)
     expected = torch.stack([median_bandwidth(sample[:4], sample[4:]) for sample in samples])
-    torch.testing.assert_close(kernel._median_bandwidths(rows, [len(s) for s in samples]), expected)
+    torch.testing.assert_close(
+        kernel._median_bandwidths(rows, torch.tensor([len(s) for s in samples])), expected
+    )
 
 
 def brute_force(
@@ -119,6 +121,37 @@ def test_large_sets_are_compared_pair_by_pair_and_could_be_at_once(monkeypatch: 
     torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
     monkeypatch.setattr(kernel, "_fit_together", lambda x, n_rows, n_pairs: True)
     torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
+
+
+@pytest.mark.parametrize("together", [2**24, 900])
+def test_the_mean_over_pairs_of_groups_is_that_over_their_pairs(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(kernel, "DISTANCES_TOGETHER", together)
+    x = (normal(30, 3) * 2 + 5).requires_grad_()
+    codes = torch.tensor([0] * 5 + [2] * 4 + [1] * 7 + [-1] * 6 + [3] + [0] * 7)  # one row of 3, none of 4
+    codes = codes[torch.randperm(30, generator=torch.Generator().manual_seed(0))]
+    a, b, c = ((codes == code).nonzero().squeeze(1) for code in (0, 1, 2))
+    expected = mean_mmd2(x, [(a, b), (a, c), (b, c)], (0.1, 1.0))
+    found, n_pairs = mean_mmd2_of_groups(x, codes, 5, (0.1, 1.0))
+    assert n_pairs == 3
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    slopes = [torch.autograd.grad(2 * value, x)[0] for value in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
+
+
+def test_groups_without_pairs_have_nothing_between_them_and_some_pairs_are_drawn_of_many() -> None:
+    x, codes = normal(12, 2).requires_grad_(), torch.arange(12) // 2
+    nothing, n_pairs = mean_mmd2_of_groups(x, torch.where(codes == 1, 1, -1), 3)
+    assert nothing == n_pairs == 0
+    assert (torch.autograd.grad(nothing, x)[0] == 0).all()
+    x, codes = x.detach(), codes.clamp(max=3)
+    torch.manual_seed(0)
+    found = [mean_mmd2_of_groups(x, codes, 6, max_pairs=2) for _ in range(60)]
+    assert all(n == 2 for _, n in found)  # of the six that there are, not of the nine without rows
+    assert len({float(value) for value, _ in found}) > 5
+    mean = torch.stack([value for value, _ in found]).mean()
+    assert float(mean) == pytest.approx(float(mean_mmd2_of_groups(x, codes, 6)[0]), abs=0.05)
 
 
 def test_the_mean_over_pairs_refuses_what_the_comparison_of_one_pair_does() -> None:

@@ -204,22 +204,47 @@ def test_a_run_with_replayed_passes_is_the_same_run(monkeypatch: pytest.MonkeyPa
     losses, recorded = [], []
 
     def record(*args: Any, **kwargs: Any) -> Any:
-        recorded.append(args)
+        recorded.append(args[:2])
         return emulated(*args, **kwargs)
 
     monkeypatch.setattr(objectives, "Replay", partial(Replay, record=record))
     monkeypatch.setattr(objectives.Replay, "takes", Replay.takes, raising=False)
     for replayed in (False, True):
-        raw = {"data": {"batch_key": "batch"}, "optim": {"epochs": 2, "batch_size": 64, "device": "cpu"}}
+        raw = {
+            "data": {"batch_key": "batch"},
+            "optim": {"epochs": 2, "batch_size": 64, "device": "cpu"},
+            "alignment": {name: {"enabled": True} for name in ("mmd", "ot", "posterior")},
+        }
         assembly = assemble(raw, data=data)
         without_dropout(assembly.model).modality_dropout = 0.0
         trainer = Trainer(assembly.objective, assembly.config.optim)
         trainer.replays = replayed
         history = trainer.fit(assembly.training_loader(), assembly.loader(assembly.split.val))
-        losses.append([record["train"]["loss"] for record in history.history])
+        names = (
+            "loss",
+            "mmd.loss",
+            "mmd.n_pairs",
+            "mmd.grad_norm",
+            "ot.loss",
+            "posterior.loss",
+            "posterior.kl",
+        )
+        rows = [record[part] for record in history.history for part in ("train", "val")]
+        losses.append([row[name] for row in rows for name in names if name in row])
         assert assembly.objective.recorded is None
-    assert len(recorded) == 1
+    ((passes, _),) = recorded
+    assert len(passes) == 4  # ot looks at the cells
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_cells_of_another_batch_are_in_no_group() -> None:
+    model = make_model().train()
+    replay = Replay(model, record=emulated)
+    replay.infer(ragged(20, 0, n_seeds=16))
+    replay.infer(ragged(17, 1, n_seeds=16))
+    codes = replay._place.groups["batch"]
+    assert (codes[:17] >= 0).all()
+    assert (codes[17:] == -1).all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that CUDA graphs could be recorded on")

@@ -21,7 +21,8 @@ import geomloss
 import ot
 import torch
 
-from remadom.solvers.kernel import mmd2, pairwise_cost
+from remadom.solvers.kernel import pairwise_cost
+from remadom.solvers.mmd import mmd2
 from remadom.solvers.ot import OtSolver, emd_plan
 from remadom.utils.memory import keep_freed_memory
 

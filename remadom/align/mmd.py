@@ -13,7 +13,7 @@ from remadom.align.base import HEADS
 from remadom.align.groups import GroupHead, Inputs
 from remadom.schedule import Scheduled
 from remadom.shapes import Float, Int
-from remadom.solvers.kernel import mean_mmd2, mean_mmd2_of_groups, mmd2
+from remadom.solvers.mmd import mean_mmd2, mean_mmd2_of_groups, mmd2
 from remadom.types import Logs
 
 
@@ -35,10 +35,11 @@ class MMDHead(GroupHead):
         *,
         weight: Scheduled = 0.3,
         bandwidths: tuple[PositiveFloat, ...] = (0.05, 0.1, 0.25, 1.0),
+        reach: PositiveFloat | None = 0.5,
         **common: Any,
     ) -> None:
         super().__init__(weight=weight, **common)
-        self.bandwidths = bandwidths
+        self.bandwidths, self.reach = bandwidths, reach
 
     @property
     def recordable(self) -> bool:
@@ -51,12 +52,14 @@ class MMDHead(GroupHead):
             return self.over_pairs(z_bio, groups, {})
         (key,) = self.levels
         codes, named = groups[key], torch.arange(self.n_groups[key], device=z_bio.device)
-        loss, n_pairs = mean_mmd2_of_groups(z_bio, codes, len(named), self.bandwidths, self.max_pairs)
+        loss, n_pairs = mean_mmd2_of_groups(
+            z_bio, codes, len(named), self.bandwidths, self.reach, self.max_pairs
+        )
         small = ((codes == named.unsqueeze(1)).sum(1) == 1).sum()
         return loss, {"n_pairs": n_pairs.float(), "skipped_groups": small.float()}
 
     def mean_over(self, z_bio: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], aux: Inputs) -> Tensor:
-        return mean_mmd2(z_bio, pairs, self.bandwidths)
+        return mean_mmd2(z_bio, pairs, self.bandwidths, self.reach)
 
     def compare(self, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, aux: Inputs) -> Tensor:
-        return mmd2(x, y, bandwidths=self.bandwidths)
+        return mmd2(x, y, self.bandwidths, reach=self.reach)

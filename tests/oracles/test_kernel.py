@@ -10,8 +10,10 @@ import torch
 from scipy.spatial.distance import cdist, pdist
 
 from remadom.errors import InputError
-from remadom.solvers import kernel
-from remadom.solvers.kernel import mean_mmd2, mean_mmd2_of_groups, median_bandwidth, mmd2, pairwise_cost
+from remadom.solvers import mmd
+from remadom.solvers.kernel import pairwise_cost
+from remadom.solvers.mmd import in_common, mean_mmd2, mean_mmd2_of_groups, median_bandwidth, mmd2
+from remadom.solvers.ot import OtSolver
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -68,7 +70,7 @@ def test_median_bandwidths_of_several_samples_are_those_of_each() -> None:
     rows = torch.nn.utils.rnn.pad_sequence(samples, batch_first=True, padding_value=7.0)
     expected = torch.stack([median_bandwidth(sample[:4], sample[4:]) for sample in samples])
     torch.testing.assert_close(
-        kernel._median_bandwidths(rows, torch.tensor([len(s) for s in samples])), expected
+        mmd._median_bandwidths(rows, torch.tensor([len(s) for s in samples])), expected
     )
 
 
@@ -102,12 +104,13 @@ def test_mmd_equals_the_sum_over_pairs(unbiased: bool, bandwidths: tuple[float, 
     assert float(found) == pytest.approx(expected, abs=1e-7)
 
 
-def test_the_mean_over_pairs_is_that_of_each_pair() -> None:
+@pytest.mark.parametrize("reach", [None, 0.5])
+def test_the_mean_over_pairs_is_that_of_each_pair(reach: float | None) -> None:
     x = (normal(20, 3) * 2 + 5).requires_grad_()
     a, b, c, rest = (torch.arange(*ends) for ends in ((0, 5), (5, 9), (9, 16), (5, 16)))
     for pairs in ([(a, b)], [(a, b), (a, c), (b, c)], [(a, rest), (b, c)]):
-        expected = torch.stack([mmd2(x[p], x[q], (0.1, 1.0)) for p, q in pairs]).mean()
-        found = mean_mmd2(x, pairs, (0.1, 1.0))
+        expected = torch.stack([mmd2(x[p], x[q], (0.1, 1.0), reach=reach) for p, q in pairs]).mean()
+        found = mean_mmd2(x, pairs, (0.1, 1.0), reach)
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
         slopes = [torch.autograd.grad(2 * value, x)[0] for value in (found, expected)]
         torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
@@ -119,21 +122,61 @@ def test_large_sets_are_compared_pair_by_pair_and_could_be_at_once(monkeypatch: 
     a, b, c = torch.arange(200), torch.arange(200, 300), torch.arange(300, 400)
     expected = (mmd2(x[a], x[b]) + mmd2(x[b], x[c])) / 2
     torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
-    monkeypatch.setattr(kernel, "_fit_together", lambda x, n_rows, n_pairs: True)
+    monkeypatch.setattr(mmd, "_fit_together", lambda x, n_rows, n_pairs: True)
     torch.testing.assert_close(mean_mmd2(x, [(a, b), (b, c)]), expected)
 
 
+def types(shares: tuple[float, ...], n: int = 300, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of three types far from each other, and the type of each."""
+    generator = torch.Generator().manual_seed(seed)
+    which = torch.multinomial(torch.tensor(shares), n, replacement=True, generator=generator)
+    rows = 3 * torch.eye(3)[which] + 0.3 * torch.randn(n, 3, generator=generator)
+    return rows.double(), which
+
+
+@pytest.mark.parametrize("reach", [0.3, 0.5, 1.0])
+def test_what_samples_have_in_common_is_what_unbalanced_transport_sends(reach: float) -> None:
+    (x, _), (y, _) = types((0.5, 0.4, 0.1)), types((0.1, 0.4, 0.5), seed=1)
+    sigma2 = float(median_bandwidth(x, y))
+    a, b = (torch.full((300,), 1 / 300).double() for _ in range(2))
+    plan, _ = OtSolver().plan(x, y, mmd.ENTROPY * sigma2, reach=reach * sigma2**0.5)
+    found = in_common(pairwise_cost(x, y), a, b, sigma2, reach)
+    for weights, sent in zip(found, (plan.sum(1), plan.sum(0)), strict=True):
+        torch.testing.assert_close(weights, sent / sent.sum(), rtol=0.05, atol=1e-5)
+
+
+def test_samples_of_the_same_types_in_other_shares_have_the_same_in_common() -> None:
+    (x, of_x), (y, of_y) = types((0.6, 0.4, 0.0)), types((0.1, 0.4, 0.5), seed=1)
+    x.requires_grad_()
+    y.requires_grad_()
+    whole, common = mmd2(x, y, (0.1, 1.0)), mmd2(x, y, (0.1, 1.0), reach=0.5)
+    assert float(whole.detach()) > 0.05
+    assert abs(float(common.detach())) < 0.003
+    pull_of_whole, pull = (torch.autograd.grad(value, y)[0].norm(dim=1) for value in (whole, common))
+    private = of_y == 2
+    assert pull[private].max() < 0.1 * pull_of_whole[private].max()
+    sigma2 = float(median_bandwidth(x.detach(), y.detach()))
+    a, b = (torch.full((300,), 1 / 300).double() for _ in range(2))
+    of_rows = in_common(pairwise_cost(x.detach(), y.detach()), a, b, sigma2, 0.5)
+    shares = [torch.zeros(3).double().index_add_(0, t, w) for t, w in zip((of_x, of_y), of_rows, strict=True)]
+    torch.testing.assert_close(
+        shares[0] / shares[1], torch.tensor([1.08, 1.08, 0.0]).double(), atol=0.02, rtol=0
+    )
+    assert shares[1][2] < 0.08  # of a half
+
+
+@pytest.mark.parametrize("reach", [None, 0.5])
 @pytest.mark.parametrize("together", [2**24, 900])
 def test_the_mean_over_pairs_of_groups_is_that_over_their_pairs(
-    monkeypatch: pytest.MonkeyPatch, together: int
+    monkeypatch: pytest.MonkeyPatch, together: int, reach: float | None
 ) -> None:
-    monkeypatch.setattr(kernel, "DISTANCES_TOGETHER", together)
+    monkeypatch.setattr(mmd, "DISTANCES_TOGETHER", together)
     x = (normal(30, 3) * 2 + 5).requires_grad_()
     codes = torch.tensor([0] * 5 + [2] * 4 + [1] * 7 + [-1] * 6 + [3] + [0] * 7)  # one row of 3, none of 4
     codes = codes[torch.randperm(30, generator=torch.Generator().manual_seed(0))]
     a, b, c = ((codes == code).nonzero().squeeze(1) for code in (0, 1, 2))
-    expected = mean_mmd2(x, [(a, b), (a, c), (b, c)], (0.1, 1.0))
-    found, n_pairs = mean_mmd2_of_groups(x, codes, 5, (0.1, 1.0))
+    expected = mean_mmd2(x, [(a, b), (a, c), (b, c)], (0.1, 1.0), reach)
+    found, n_pairs = mean_mmd2_of_groups(x, codes, 5, (0.1, 1.0), reach)
     assert n_pairs == 3
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     slopes = [torch.autograd.grad(2 * value, x)[0] for value in (found, expected)]

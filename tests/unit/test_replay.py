@@ -12,6 +12,7 @@ import torch
 from batches import make_batch, make_counts, make_model
 from torch import nn
 
+from remadom.align import HEADS, AlignmentHead
 from remadom.config.build import assemble
 from remadom.core import vae
 from remadom.core.residual import BatchResidual
@@ -88,22 +89,36 @@ def again(batch: Batch, **changes: Any) -> Batch:
     return Batch(**{**kept, **changes})
 
 
-def step(passes: Any, model: MosaicVAE, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Terms and gradient of one step, in which the experts count too, as heads read them."""
+def make_heads() -> dict[str, AlignmentHead]:
+    heads = {"mmd": HEADS.build("mmd"), "posterior": HEADS.build("posterior")}
+    for head in heads.values():
+        head.connect({"batch": ("a", "b")}, 4)
+    return heads
+
+
+def step(
+    passes: Any, model: MosaicVAE, batch: Batch, heads: dict[str, AlignmentHead]
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Terms and gradient of one step."""
     model.zero_grad()
     torch.manual_seed(1)
     experts, latent = passes.infer(batch)
     terms = passes.means(latent, batch)
-    known = [torch.where(p.logvar.isfinite(), p.mu * p.logvar.clamp(max=1), 0.0) for p in experts.values()]
-    (sum(terms.values()) + sum(value.sum() for value in known) + latent.mu[-3:].square().sum()).backward()
+    given = {"z_bio": model.product(experts).mu, "groups": batch.groups, "posteriors": experts}
+    for name, head in heads.items():
+        compute = passes.head(name, head) if isinstance(passes, Replay) else head
+        value, logs = compute(**{key: given[key] for key in head.inputs()})
+        terms |= {name: value, **{f"{name}.{key}": scalar for key, scalar in logs.items()}}
+    (sum(value for value in terms.values() if value.requires_grad) + latent.mu[-3:].square().sum()).backward()
     parameters = [p for name, p in sorted(model.named_parameters()) if p.grad is not None]
     # what keeps the step's own graph alive ties the parameters to its stream, and recording fails
     return {n: t.detach() for n, t in terms.items()}, torch.cat([p.grad.flatten() for p in parameters])
 
 
 def assert_same_step(replay: Replay, model: MosaicVAE, batch: Batch) -> None:
-    terms, gradient = step(model, model, batch)
-    found, replayed = step(replay, model, batch)
+    heads = replay.heads or make_heads()
+    terms, gradient = step(model, model, batch, heads)
+    found, replayed = step(replay, model, batch, heads)
     assert found.keys() == terms.keys()
     for name, value in terms.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5, msg=name)
@@ -113,7 +128,7 @@ def assert_same_step(replay: Replay, model: MosaicVAE, batch: Batch) -> None:
 @pytest.mark.parametrize("tech", [0, 2])
 def test_replayed_passes_give_what_the_model_gives(tech: int) -> None:
     model = without_dropout(make_model(tech=tech)).train()
-    replay = Replay(model, record=emulated)
+    replay = Replay(model, make_heads(), record=emulated)
     for seed, n in enumerate((20, 20, 26, 17)):  # the same seeds, with other partners each time
         assert_same_step(replay, model, ragged(n, seed, n_seeds=16))
     assert len(replay._place) == 30
@@ -250,6 +265,6 @@ def test_cells_of_another_batch_are_in_no_group() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that CUDA graphs could be recorded on")
 def test_cuda_graphs_give_what_the_model_gives() -> None:
     model = without_dropout(make_model(tech=2)).train().cuda()
-    replay = Replay(model)
+    replay = Replay(model, make_heads())
     for seed, n in enumerate((20, 20, 26, 17)):
         assert_same_step(replay, model, ragged(n, seed, n_seeds=16).to("cuda"))

@@ -159,7 +159,7 @@ def main(folder: Path) -> None:
         raw = {
             "data": {"batch_key": "batch"},
             "optim": {"device": device, "epochs": 2, "batch_size": 100, "early_stopping": {"enabled": True}},
-            "alignment": {"mmd": {"enabled": True}, "crossgraph": {"enabled": True}},
+            "alignment": {name: {"enabled": True} for name in ("mmd", "posterior", "crossgraph")},
             "structure": {"laplacian_enabled": True, "graph_backend": "numpy"},
             "bridge": {"provider": "mnn"},
             "evaluation": {"figures": False, "holdout": {"adt": {"fraction": 0.2}}},

@@ -21,21 +21,24 @@ from remadom.types import Logs
 class MMDHead(GroupHead):
     """Unbiased kernel MMD^2 between groups of the fused latent (Gretton et al., JMLR 2012, lemma 6).
 
-    It matches whole distributions: a cell type that one group alone has is pulled onto others, the more the larger
-    the weight. Where groups differ much in composition, take ``sinkhorn`` or ``ot`` with ``reach``.
+    It matches what two groups have in common: each cell is weighed by how much of it unbalanced transport would move
+    to the other group, so that types in other shares, and types that one group alone has, stay where they are. With
+    ``reach=None`` it matches whole distributions.
 
     Parameters
     ----------
     bandwidths
         Widths of the Gaussian kernels, in units of the median squared distance of the cells compared.
+    reach
+        How far the like of a cell may be, in units of the root of that median; null weighs all cells alike.
     """
 
     def __init__(
         self,
         *,
-        weight: Scheduled = 0.3,
+        weight: Scheduled = 0.5,
         bandwidths: tuple[PositiveFloat, ...] = (0.05, 0.1, 0.25, 1.0),
-        reach: PositiveFloat | None = 0.5,
+        reach: PositiveFloat | None = 0.35,
         **common: Any,
     ) -> None:
         super().__init__(weight=weight, **common)

@@ -202,7 +202,7 @@ def _dropout(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 
 def _alignment(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     if facts.batches > 1:
-        heads: dict[str, Any] = {"mmd": {"enabled": True, "params": {"weight": 0.3, "group_key": "batch"}}}
+        heads: dict[str, Any] = {"mmd": {"enabled": True, "params": {"weight": 0.5, "group_key": "batch"}}}
         reason = f"{facts.batches:,} batches: their cells are to mix ({{}} leaves them as they are)"
         if facts.shared:
             heads["posterior"] = {"enabled": True, "params": {"weight": 0.1}}

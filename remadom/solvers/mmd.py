@@ -28,7 +28,7 @@ ROWS_TOGETHER = 128
 DISTANCES_TOGETHER = 2**24
 """Distances that other devices compute at once, as each operation costs them the same however small: 64 MB."""
 
-ENTROPY = 0.05
+ENTROPY = 0.2
 """Entropy of the plan that tells what two samples have in common, in units of the median squared distance."""
 
 TINY = 1e-30

@@ -118,7 +118,7 @@ def test_samples_of_the_same_types_in_other_shares_have_the_same_in_common() -> 
     (x, of_x), (y, of_y) = types((0.6, 0.4, 0.0)), types((0.1, 0.4, 0.5), seed=1)
     x.requires_grad_()
     y.requires_grad_()
-    whole, common = mmd2(x, y, (0.1, 1.0)), mmd2(x, y, (0.1, 1.0), reach=0.5)
+    whole, common = mmd2(x, y, (0.1, 1.0)), mmd2(x, y, (0.1, 1.0), reach=0.2)
     assert float(whole.detach()) > 0.05
     assert abs(float(common.detach())) < 0.003
     pull_of_whole, pull = (torch.autograd.grad(value, y)[0].norm(dim=1) for value in (whole, common))
@@ -126,10 +126,10 @@ def test_samples_of_the_same_types_in_other_shares_have_the_same_in_common() -> 
     assert pull[private].max() < 0.1 * pull_of_whole[private].max()
     sigma2 = float(median_bandwidth(x.detach(), y.detach()))
     a, b = (torch.full((300,), 1 / 300).double() for _ in range(2))
-    of_rows = in_common(pairwise_cost(x.detach(), y.detach()), a, b, sigma2, 0.3)
+    of_rows = in_common(pairwise_cost(x.detach(), y.detach()), a, b, sigma2, 0.2)
     shares = [torch.zeros(3).double().index_add_(0, t, w) for t, w in zip((of_x, of_y), of_rows, strict=True)]
-    torch.testing.assert_close(*shares, atol=0.01, rtol=0)
-    assert shares[1][2] < 0.01  # of a half
+    torch.testing.assert_close(*shares, atol=0.04, rtol=0)
+    assert shares[1][2] < 0.04  # of a half
 
 
 @pytest.mark.parametrize("reach", [None, 0.5])

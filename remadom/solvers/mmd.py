@@ -39,6 +39,9 @@ FEWEST_PAIRS = 1e-6
 LEFT = 0.02
 """Of how far the scalings of that plan are from where they end, what Sinkhorn's iteration leaves."""
 
+SLOWEST = 0.98
+"""Contraction by which turns are counted where a reach is so long that all mass moves: 97 of them."""
+
 
 def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
     """Median of the squared distances between the rows of the pooled sample: the sigma^2 of an RBF kernel.
@@ -296,8 +299,8 @@ def in_common(
 
     What each row sends and receives under the entropic plan of unbalanced optimal transport with squared distances
     (Chizat et al. 2018, doi:10.1090/mcom/3303; entropy ``ENTROPY * sigma2``, mass left alone at a cost of
-    ``reach**2 * sigma2``). Two samples of the same types in other shares are
-    alike with these weights, and a type of one sample alone has hardly any.
+    ``reach**2 * sigma2``). Two samples of the same types in other shares are alike with these weights, and a type of
+    one sample alone has hardly any.
 
     Parameters
     ----------
@@ -316,16 +319,16 @@ def in_common(
         Weights of the same shapes, each of total 1.
     """
     relaxed = reach**2 / (reach**2 + ENTROPY)
+    turns = math.ceil(math.log(LEFT) / (2 * math.log(min(relaxed, SLOWEST))))  # each contracts by relaxed**2
     kernel = (squared * (-LOG2_E / (ENTROPY * sigma2))).exp2_()
     a, b = a.unsqueeze(-1), b.unsqueeze(-1)
     v = (b > 0).to(kernel)
-    for _ in range(math.ceil(math.log(LEFT) / (2 * math.log(relaxed)))):  # it contracts by relaxed**2
+    for _ in range(turns):
         u = (a / (kernel @ v).clamp(min=TINY)) ** relaxed
         v = (b / (kernel.mT @ u).clamp(min=TINY)) ** relaxed
     sent, received = (u * (kernel @ v)).squeeze(-1), (v * (kernel.mT @ u)).squeeze(-1)
-    return sent / sent.sum(-1, keepdim=True).clamp(min=TINY), received / received.sum(-1, keepdim=True).clamp(
-        min=TINY
-    )
+    of_x, of_y = (mass / mass.sum(-1, keepdim=True).clamp(min=TINY) for mass in (sent, received))
+    return of_x, of_y
 
 
 def _of_others(weights: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ def types(shares: tuple[float, ...], n: int = 300, seed: int = 0) -> tuple[torch
     return rows.double(), which
 
 
-@pytest.mark.parametrize("reach", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("reach", [0.1, 0.3, 0.5, 1.0])
 def test_what_samples_have_in_common_is_what_unbalanced_transport_sends(reach: float) -> None:
     (x, _), (y, _) = types((0.5, 0.4, 0.1)), types((0.1, 0.4, 0.5), seed=1)
     sigma2 = float(median_bandwidth(x, y))
@@ -112,6 +112,12 @@ def test_what_samples_have_in_common_is_what_unbalanced_transport_sends(reach: f
     found = in_common(pairwise_cost(x, y), a, b, sigma2, reach)
     for weights, sent in zip(found, (plan.sum(1), plan.sum(0)), strict=True):
         torch.testing.assert_close(weights, sent / sent.sum(), rtol=0.05, atol=1e-5)
+
+
+def test_with_a_reach_beyond_all_rows_all_of_them_count() -> None:
+    (x, _), (y, _) = types((0.5, 0.4, 0.1)), types((0.1, 0.4, 0.5), seed=1)
+    found = mmd2(x, y, (0.1, 1.0), reach=1e6)
+    assert float(found) == pytest.approx(float(mmd2(x, y, (0.1, 1.0))), rel=0.05)
 
 
 def test_samples_of_the_same_types_in_other_shares_have_the_same_in_common() -> None:

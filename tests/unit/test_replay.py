@@ -99,7 +99,7 @@ def make_heads() -> dict[str, AlignmentHead]:
 def step(
     passes: Any, model: MosaicVAE, batch: Batch, heads: dict[str, AlignmentHead]
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Terms and gradient of one step."""
+    """Terms and gradient of one step, in which the experts count too, also those of cells that no head compares."""
     model.zero_grad()
     torch.manual_seed(1)
     experts, latent = passes.infer(batch)
@@ -109,7 +109,9 @@ def step(
         compute = passes.head(name, head) if isinstance(passes, Replay) else head
         value, logs = compute(**{key: given[key] for key in head.inputs()})
         terms |= {name: value, **{f"{name}.{key}": scalar for key, scalar in logs.items()}}
-    (sum(value for value in terms.values() if value.requires_grad) + latent.mu[-3:].square().sum()).backward()
+    known = [torch.where(p.logvar.isfinite(), p.mu * p.logvar.clamp(max=1), 0.0) for p in experts.values()]
+    learned = [value for value in terms.values() if value.requires_grad]
+    (sum(learned) + sum(value.sum() for value in known) + latent.mu[-3:].square().sum()).backward()
     parameters = [p for name, p in sorted(model.named_parameters()) if p.grad is not None]
     # what keeps the step's own graph alive ties the parameters to its stream, and recording fails
     return {n: t.detach() for n, t in terms.items()}, torch.cat([p.grad.flatten() for p in parameters])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
@@ -54,12 +53,10 @@ class MMDHead(GroupHead):
         if z_bio.device.type == "cpu" or not self.recordable:
             return self.over_pairs(z_bio, groups, {})
         (key,) = self.levels
-        codes, named = groups[key], torch.arange(self.n_groups[key], device=z_bio.device)
-        loss, n_pairs = mean_mmd2_of_groups(
-            z_bio, codes, len(named), self.bandwidths, self.reach, self.max_pairs
+        loss, n_pairs, counts = mean_mmd2_of_groups(
+            z_bio, groups[key], self.n_groups[key], self.bandwidths, self.reach, self.max_pairs
         )
-        small = ((codes == named.unsqueeze(1)).sum(1) == 1).sum()
-        return loss, {"n_pairs": n_pairs.float(), "skipped_groups": small.float()}
+        return loss, {"n_pairs": n_pairs.float(), "skipped_groups": (counts == 1).sum().float()}
 
     def mean_over(self, z_bio: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], aux: Inputs) -> Tensor:
         return mean_mmd2(z_bio, pairs, self.bandwidths, self.reach)

@@ -24,6 +24,8 @@ DRAWN = 500_000
 """Most values for which intervals are made: each takes as long as sixty predictions."""
 FEWEST = 20
 """Fewest cells on which intervals are calibrated."""
+SHIFT = 0.8
+"""What a batch is taken to shift where one alone has the modality: standard deviation of log counts of a feature."""
 ELSEWHERE = "/elsewhere"
 """What the name of a modality is followed by where widths are those of batches without it."""
 
@@ -37,7 +39,7 @@ class Widths:
     here
         In the batches in which the modality was measured.
     elsewhere
-        In the others, whose own shift nothing tells; ``None`` where too few batches show how far they lie apart.
+        In the others, whose own shift nothing tells; ``None`` where the decoder knows no batches.
     """
 
     here: np.ndarray
@@ -72,7 +74,7 @@ class Intervals(NamedTuple):
     widths: Widths | None
     n_calibrating: int
     shift_unknown: bool
-    """Whether cells are of batches in which the modality was never measured, and nothing tells what these shift."""
+    """Whether cells are of batches in which the modality was never measured, and how far batches shift is assumed."""
 
 
 class _Drawn(NamedTuple):
@@ -110,8 +112,10 @@ def intervals_of(
     calibrating = _draw(assembly, source, modality, checked, donors) if len(checked) else None
     apart = _as_of_other_batches(assembly, source, modality, checked, donors)
     codes = assembly.groups["batch"][0]
-    measured = measured_in(decoder, codes[cells])
-    alike = measured.all() or not measured_in(decoder, codes[checked]).all()
+    measured, theirs = measured_in(decoder, codes[cells]), measured_in(decoder, codes[checked])
+    unknown = apart is None and bool(theirs.all()) and decoder.batch.width > 0
+    if calibrating is not None and unknown and decoder.support == "counts":
+        apart = _as_if_shifted(calibrating, derive(assembly.config.optim.seed, "shifts"))
     ends, coverages, widths = dict(drawn.ends), {}, None
     for level in LEVELS:
         if calibrating is not None:
@@ -126,7 +130,7 @@ def intervals_of(
             ends[level] = widened(*ends[level], wider.of(measured), scale)
             widths = wider if level == LEVEL else widths
         coverages[level] = coverage(*ends[level], drawn.truth)
-    unknown = widths is not None and widths.elsewhere is None and not alike
+    unknown = calibrating is not None and unknown and not measured.all()
     return Intervals(drawn.truth, drawn.expected, *ends[LEVEL], coverages, widths, len(checked), unknown)
 
 
@@ -164,6 +168,12 @@ def _as_of_other_batches(
         ends[level] = np.concatenate(lower), np.concatenate(upper)
     truth, expected = (np.concatenate(parts) for parts in zip(*(part[:2] for part in found), strict=True))
     return _Drawn(truth, expected, ends)
+
+
+def _as_if_shifted(calibrating: _Drawn, seed: int) -> _Drawn:
+    """Counts of calibration cells as if each were of a batch of its own: times log-normal factors."""
+    shifts = np.random.default_rng(seed).normal(0.0, SHIFT, calibrating.truth.shape)
+    return calibrating._replace(truth=calibrating.truth * np.exp(shifts))
 
 
 def _draw(

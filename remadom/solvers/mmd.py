@@ -201,7 +201,7 @@ def mean_mmd2_of_groups(
     bandwidths: Sequence[float] = (0.5, 1.0, 2.0),
     reach: float | None = None,
     max_pairs: int | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`mean_mmd2` over the pairs of groups, by operations that do not depend on which rows are in which.
 
     Nothing is looked at, so that a GPU need not wait for it, and can record it. A group with one row is in no pair.
@@ -225,6 +225,8 @@ def mean_mmd2_of_groups(
         Scalar, differentiable in ``x`` (not through the medians); 0 where no two groups have two rows.
     n_pairs : Tensor
         Number of pairs that it is the mean of.
+    counts : Tensor
+        Rows of each group, of shape (n_groups,).
 
     Raises
     ------
@@ -252,7 +254,7 @@ def mean_mmd2_of_groups(
             for part in zip(torch.split(at, together), torch.split(sizes, together), strict=True)
         ]
         value, slopes = (torch.stack(values).sum(0) for values in zip(*parts, strict=True))
-    return attach_gradient(value, (x,), (slopes,)), n_pairs
+    return attach_gradient(value, (x,), (slopes,)), n_pairs, counts
 
 
 def _sum_over_pairs(

@@ -83,20 +83,41 @@ def test_a_batch_without_the_modality_has_widths_of_its_own(raw: dict, tmp_path:
     np.testing.assert_array_equal(kept.elsewhere, arrays["adt/elsewhere"])
 
     monkeypatch.setattr(intervals, "_as_of_other_batches", lambda *_: None)
+    monkeypatch.setattr(intervals, "_as_if_shifted", lambda *_: None)
     raw["logging"]["run_dir"] = str(tmp_path / "without")
     run.train(raw, data=cells())
     assert scores(tmp_path / "without")["coverage_90"] < found["coverage_90"] - 0.1
 
 
-def test_one_batch_with_the_modality_tells_nothing_of_others_and_the_report_says_so(
-    raw: dict, tmp_path: Path
+def test_one_batch_with_the_modality_tells_nothing_of_others_so_a_usual_shift_is_assumed(
+    raw: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     raw["evaluation"]["holdout"]["adt"] = {"batches": ["1", "2", "3", "4"]}
     raw["data"]["val_fraction"] = 0.4  # enough cells of the one batch to calibrate on
-    run.train(raw, data=cells())
-    assert scores(tmp_path / "run")["shift_unknown"]
-    assert set(np.load(tmp_path / "run" / "calibration.npz")) & {"adt", "adt/elsewhere"} == {"adt"}
+    held = {}
+    for shift in (0.8, 0.0):
+        monkeypatch.setattr(intervals, "SHIFT", shift)
+        run.train(raw, data=cells(), overwrite=True)
+        found, arrays = scores(tmp_path / "run"), np.load(tmp_path / "run" / "calibration.npz")
+        assert found["shift_unknown"]
+        held[shift] = found["coverage_90"]
+        wider = arrays["adt/elsewhere"] - arrays["adt"]
+        assert (wider > 0.4).all() if shift else np.allclose(wider, 0, atol=1e-6)
+    assert held[0.8] > 0.85  # the cells' own batches are shifted by 0.7
+    assert held[0.0] < 0.7
     assert "only one batch has it" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_counts_as_if_each_cell_were_of_a_batch_of_its_own():
+    truth = np.full((4000, 2), 10.0)
+    truth[0, 1] = np.nan
+    drawn = intervals._Drawn(truth, truth, {})
+    found = intervals._as_if_shifted(drawn, 0)
+    logs = np.log(found.truth[1:] / 10)
+    np.testing.assert_allclose(logs.mean(0), 0, atol=0.05)
+    np.testing.assert_allclose(logs.std(0), intervals.SHIFT, rtol=0.05)
+    assert np.isnan(found.truth[0, 1])
+    assert (drawn.truth[1:] == 10).all()
 
 
 def test_cells_without_widths_elsewhere_get_those_of_the_others():

@@ -149,8 +149,9 @@ def test_the_mean_over_pairs_of_groups_is_that_over_their_pairs(
     codes = codes[torch.randperm(30, generator=torch.Generator().manual_seed(0))]
     a, b, c = ((codes == code).nonzero().squeeze(1) for code in (0, 1, 2))
     expected = mean_mmd2(x, [(a, b), (a, c), (b, c)], (0.1, 1.0), reach)
-    found, n_pairs = mean_mmd2_of_groups(x, codes, 5, (0.1, 1.0), reach)
+    found, n_pairs, counts = mean_mmd2_of_groups(x, codes, 5, (0.1, 1.0), reach)
     assert n_pairs == 3
+    assert counts.tolist() == [12, 7, 4, 1, 0]
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     slopes = [torch.autograd.grad(2 * value, x)[0] for value in (found, expected)]
     torch.testing.assert_close(*slopes, rtol=1e-9, atol=1e-12)
@@ -158,15 +159,15 @@ def test_the_mean_over_pairs_of_groups_is_that_over_their_pairs(
 
 def test_groups_without_pairs_have_nothing_between_them_and_some_pairs_are_drawn_of_many() -> None:
     x, codes = normal(12, 2).requires_grad_(), torch.arange(12) // 2
-    nothing, n_pairs = mean_mmd2_of_groups(x, torch.where(codes == 1, 1, -1), 3)
+    nothing, n_pairs, _ = mean_mmd2_of_groups(x, torch.where(codes == 1, 1, -1), 3)
     assert nothing == n_pairs == 0
     assert (torch.autograd.grad(nothing, x)[0] == 0).all()
     x, codes = x.detach(), codes.clamp(max=3)
     torch.manual_seed(0)
     found = [mean_mmd2_of_groups(x, codes, 6, max_pairs=2) for _ in range(60)]
-    assert all(n == 2 for _, n in found)  # of the six that there are, not of the nine without rows
-    assert len({float(value) for value, _ in found}) > 5
-    mean = torch.stack([value for value, _ in found]).mean()
+    assert all(n == 2 for _, n, _ in found)  # of the six that there are, not of the nine without rows
+    assert len({float(value) for value, *_ in found}) > 5
+    mean = torch.stack([value for value, *_ in found]).mean()
     assert float(mean) == pytest.approx(float(mean_mmd2_of_groups(x, codes, 6)[0]), abs=0.05)
 
 

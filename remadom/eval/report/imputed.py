@@ -83,7 +83,8 @@ def parts(modality: str, scores: Mapping[str, Any]) -> list[Part]:
         found.append(
             Text(
                 f"Some of these cells are of batches without measured {titled(modality)}, and only one batch has it: "
-                "nothing tells how far batches lie apart, so the intervals of these cells are too narrow.",
+                "nothing tells how far batches lie apart. The intervals of these cells assume what is usual between "
+                "studies, a factor of 2.2 either way (one standard deviation) for each feature.",
                 warning=True,
             )
         )

@@ -35,6 +35,9 @@ LARGE_PANEL = 100
 PROTEINS = "adt"
 """The modality whose few features tell cell types apart by themselves."""
 
+SWITCHES = {"enabled", "name", "schedule"}
+"""Keys that say what a section is or whether it is on; one that has none of them tunes what is chosen."""
+
 OF_ANY_DECODER = {"hidden", "out_dim", "conditional_batches"}
 """Keys of a decoder that leave its likelihood open."""
 
@@ -242,7 +245,7 @@ def choose(facts: Facts, given: Raw) -> list[Choice]:
     choices: list[Choice] = []
     for rule in RULES:
         config = validate(apply(choices, given))
-        choices += [choice for choice in rule(facts, config) if not _is_given(given, choice.key)]
+        choices += [left for choice in rule(facts, config) for left in _left_open(choice, given)]
     return choices
 
 
@@ -265,11 +268,22 @@ def _common_names(source: Source, parts: Sequence[Sequence[str]]) -> int:
     return min(len(one & other) for one, other in combinations(names, 2))
 
 
-def _is_given(given: Any, dotted: str) -> bool:
-    for key in dotted.split("."):
-        if not isinstance(given, dict):
-            return True  # a section that is null, or a number where a mapping may stand
-        if key not in given:
-            return False
-        given = given[key]
-    return True
+def _left_open(choice: Choice, given: Any) -> Iterator[Choice]:
+    """What the user left open of a choice: all, nothing, or the keys that a section which tunes it does not name."""
+    said = given
+    for key in choice.key.split("."):
+        if not isinstance(said, Mapping):
+            return  # a section that is null, or a number where a mapping may stand
+        if key not in said:
+            yield choice
+            return
+        said = said[key]
+    if isinstance(said, Mapping) and isinstance(choice.value, Mapping) and _tunes(said):
+        for key, value in choice.value.items():
+            yield from _left_open(Choice(f"{choice.key}.{key}", value, choice.reason), given)
+
+
+def _tunes(section: Mapping[str, Any]) -> bool:
+    """Whether a section changes something of what is chosen, and leaves open what that is."""
+    inside = [value for value in section.values() if isinstance(value, Mapping)]
+    return bool(section) and not SWITCHES & {*section} and not any("enabled" in value for value in inside)

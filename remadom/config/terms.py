@@ -40,6 +40,12 @@ class Ties:
     @classmethod
     def of(cls, config: RunConfig) -> Ties:
         """Components of a configuration; raises :class:`InputError`."""
+        for name, settings in config.alignment.items():
+            if "enabled" not in settings.model_fields_set:
+                raise InputError(
+                    f"alignment.{name} is configured and neither on nor off; add "
+                    f"alignment.{name}.enabled=true, or false"
+                )
         heads = {
             name: components.build_head(name, settings)
             for name, settings in config.alignment.items()

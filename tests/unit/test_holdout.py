@@ -67,6 +67,7 @@ def test_several_ways_are_joined(source):
         ({"batches": ["batch_9"]}, "no batch 'batch_9': did you mean 'batch_"),
         ({"file": "/nowhere/cells.txt"}, "cannot be read as text"),
         ({"batches": ["batch_1", "batch_2"]}, "would hide all 120 cells that have adt"),
+        ({"fraction": 0.004}, "fraction: 120 cells have adt and another modality .* 0.4% of them is none"),
     ],
 )
 def test_what_cannot_be_hidden_is_told(source, settings, message):

@@ -9,9 +9,11 @@ import pytest
 
 from remadom.config.load import overlay, validate
 from remadom.config.plan import RULES, Facts, apply, choose
+from remadom.config.terms import Ties
 from remadom.data.diagnosis import diagnose
 from remadom.data.mock import generate, to_anndata
 from remadom.data.source import Source
+from remadom.errors import InputError
 
 CITE = Facts(
     n_cells=10_000,
@@ -124,6 +126,37 @@ def test_what_is_given_is_kept_and_the_rest_follows_it():
 def test_a_choice_yields_to_what_the_user_said(facts: Facts, given: dict, key: str):
     assert key in chosen(facts)
     assert key not in chosen(facts, given)
+
+
+def test_a_section_that_tunes_a_choice_keeps_the_rest_of_it():
+    """A weight that is changed from the command line does not switch its head off, and the others with it."""
+    ramp = {"schedule": "linear", "start": 0.0, "end": 1.0, "epochs": 5}
+    for weight in (2.0, ramp):
+        given = {"alignment": {"mmd": {"params": {"weight": weight}}}}
+        heads = validate(apply(choose(CITE, given), given)).alignment
+        assert {name for name, head in heads.items() if head.enabled} == {"mmd", "posterior"}
+        assert heads["mmd"].params == {"weight": weight, "group_key": "batch"}
+        assert (
+            heads["posterior"].params == validate(apply(choose(CITE, {}), {})).alignment["posterior"].params
+        )
+    given = {"optim": {"early_stopping": {"patience": 7}, "scheduler": {"min_lr": 0.0}}}
+    optim = validate(apply(choose(CITE, given), given)).optim
+    assert (optim.early_stopping.enabled, optim.early_stopping.patience) == (True, 7)
+    assert (optim.scheduler.name, optim.scheduler.min_lr) == ("cosine", 0.0)
+    given = {"model": {"beta": {"end": 0.5}}}
+    assert chosen(CITE, given)["model.beta.epochs"] == chosen(CITE)["model.beta"]["epochs"]
+    assert not any(
+        key.startswith("alignment") for key in chosen(CITE, {"alignment": {"ot": {"enabled": True}}})
+    )
+
+
+def test_a_head_that_is_configured_is_on_or_off():
+    config = validate({"alignment": {"ot": {"params": {"weight": 0.2}}}})
+    with pytest.raises(
+        InputError, match=r"alignment\.ot is configured and neither on nor off; .*enabled=true"
+    ):
+        Ties.of(config)
+    assert not Ties.of(validate({"alignment": {"ot": {"enabled": False, "params": {"weight": 0.2}}}})).heads
 
 
 def test_a_resolved_configuration_leaves_nothing_to_choose():

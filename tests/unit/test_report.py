@@ -369,7 +369,7 @@ def test_a_report_is_made_from_the_run_folder_alone(run, tmp_path):
     } <= set(data)
     assert f"Problem type: mosaic. {BAD}." in data
     assert "Also hierarchical. Levels." in data
-    assert {"one", "not", "0.1, 0.2"} <= set(section(page, "Evidence for the verdict"))
+    assert {f"one and {BAD}", "not", "0.1, 0.2"} <= set(section(page, "Evidence for the verdict"))
     assert {"NMI", "0.8", "FOSCTTM"} <= set(section(page, "Embedding"))
     assert {"0.4", "missing", f"x: {BAD}"} <= set(section(page, "Problem: mosaic"))
     assert {"mmd", "0.5", "0.25", "0.125", "0.0625", "0.75"} <= set(section(page, "Alignment"))

@@ -38,11 +38,17 @@ def words(value: Any) -> Any:
     return value
 
 
+def cut(rows: list[list[Any]], width: int) -> list[list[Any]]:
+    """At most ``MOST_ROWS`` rows, and how many more there are."""
+    rest = len(rows) - MOST_ROWS
+    return rows if rest <= 0 else [*rows[:MOST_ROWS], [f"and {rest:,} more", *[""] * (width - 1)]]
+
+
 def _of_mapping(title: str, value: Mapping[str, Any]) -> list[Table]:
     if len(value) > 1 and all(isinstance(part, Mapping) and _is_flat(part) for part in value.values()):
         return [_table(title, list(value), list(value.values()))]
     single = {key: part for key, part in value.items() if not _has_parts(part)}
-    found = [Table(title, ["", "value"], _cut([[key, words(part)] for key, part in single.items()], 2))]
+    found = [Table(title, ["", "value"], cut([[key, words(part)] for key, part in single.items()], 2))]
     for key, part in value.items():
         if key not in single:
             found += tables(f"{title}: {key}", part)
@@ -52,7 +58,7 @@ def _of_mapping(title: str, value: Mapping[str, Any]) -> list[Table]:
 def _of_list(title: str, value: Sequence[Any]) -> Table:
     if all(isinstance(part, Mapping) for part in value):
         return _table(title, [], value)
-    return Table(title, ["value"], _cut([[words(part)] for part in value], 1))
+    return Table(title, ["value"], cut([[words(part)] for part in value], 1))
 
 
 def _table(title: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -61,12 +67,7 @@ def _table(title: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) 
     if names:
         cells = [[name, *row] for name, row in zip(names, cells, strict=True)]
         columns = ["", *columns]
-    return Table(title, columns, _cut(cells, len(columns)))
-
-
-def _cut(rows: list[list[Any]], width: int) -> list[list[Any]]:
-    rest = len(rows) - MOST_ROWS
-    return rows if rest <= 0 else [*rows[:MOST_ROWS], [f"and {rest:,} more", *[""] * (width - 1)]]
+    return Table(title, columns, cut(cells, len(columns)))
 
 
 def _is_list(value: Any) -> bool:

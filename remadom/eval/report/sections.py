@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
-from remadom.eval.report import imputed, plain
+from remadom.eval.report import evidence, imputed, plain
 from remadom.eval.report.folder import RunFolder
 from remadom.eval.report.measures import measure, pair_titled, titled
 from remadom.eval.report.page import Code, Figure, Part, Section, Table, Text
@@ -30,7 +30,7 @@ def sections(run: RunFolder) -> list[Section]:
     placed = {*named, *modalities}
     made: dict[str, list[Part]] = {
         "data": _data(run),
-        "trust": _trust(run),
+        "trust": evidence.parts(run.evaluation.get("trust") or {}),
         "integration": _integration(run),
         "imputation": _imputation(run),
         "alignment": _alignment(run),
@@ -103,16 +103,6 @@ def _sentence(words: Any) -> str:
     """A sentence with a capital and a full stop."""
     text = str(words)
     return f"{text[:1].upper()}{text[1:]}."
-
-
-def _trust(run: RunFolder) -> list[Part]:
-    trust = run.evaluation.get("trust") or {}
-    parts: list[Part] = []
-    if trust.get("do_not_transfer"):
-        words = ", ".join(map(str, trust["do_not_transfer"]))
-        parts.append(Text(f"Do not transfer labels for these types: {words}.", warning=True))
-    rest = {k: v for k, v in trust.items() if k not in ("verdict", "words", "do_not_transfer", "pairs")}
-    return [*parts, *plain.tables("Pairs of cohorts", trust.get("pairs")), *plain.tables("Evidence", rest)]
 
 
 def _integration(run: RunFolder) -> list[Part]:

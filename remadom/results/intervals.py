@@ -25,7 +25,9 @@ DRAWN = 500_000
 FEWEST = 20
 """Fewest cells on which intervals are calibrated."""
 SHIFT = 0.8
-"""What a batch is taken to shift where one alone has the modality: standard deviation of log counts of a feature."""
+"""What a batch shifts at least, where few have the modality: standard deviation of the log counts of a feature."""
+ENOUGH = 4
+"""Batches from which their own spread tells how far another one may lie from them."""
 ELSEWHERE = "/elsewhere"
 """What the name of a modality is followed by where widths are those of batches without it."""
 
@@ -74,7 +76,7 @@ class Intervals(NamedTuple):
     widths: Widths | None
     n_calibrating: int
     shift_unknown: bool
-    """Whether cells are of batches in which the modality was never measured, and how far batches shift is assumed."""
+    """Whether cells are of batches in which the modality was never measured, and few batches tell what these shift."""
 
 
 class _Drawn(NamedTuple):
@@ -110,27 +112,25 @@ def intervals_of(
     scale = scale_of(decoder.support)
     drawn = _draw(assembly, source, modality, cells, donors)
     calibrating = _draw(assembly, source, modality, checked, donors) if len(checked) else None
-    apart = _as_of_other_batches(assembly, source, modality, checked, donors)
     codes = assembly.groups["batch"][0]
     measured, theirs = measured_in(decoder, codes[cells]), measured_in(decoder, codes[checked])
-    unknown = apart is None and bool(theirs.all()) and decoder.batch.width > 0
-    if calibrating is not None and unknown and decoder.support == "counts":
-        apart = _as_if_shifted(calibrating, derive(assembly.config.optim.seed, "shifts"))
+    few = decoder.batch.width > 0 and int(decoder.batch.seen.sum()) < ENOUGH and bool(theirs.all())
+    apart = [_as_of_other_batches(assembly, source, modality, checked, donors)]
+    if calibrating is not None and few and decoder.support == "counts":
+        apart.append(_as_if_shifted(calibrating, derive(assembly.config.optim.seed, "shifts")))
     ends, coverages, widths = dict(drawn.ends), {}, None
     for level in LEVELS:
         if calibrating is not None:
-            here, elsewhere = (
-                None
-                if found is None
-                else calibrated_widths(*found.ends[level], found.truth, level=level, scale=scale)
-                for found in (calibrating, apart)
+            here, *others = (
+                calibrated_widths(*found.ends[level], found.truth, level=level, scale=scale)
+                for found in (calibrating, *apart)
+                if found is not None
             )
-            assert here is not None
-            wider = Widths(here, elsewhere)
+            wider = Widths(here, np.max(others, axis=0) if others else None)
             ends[level] = widened(*ends[level], wider.of(measured), scale)
             widths = wider if level == LEVEL else widths
         coverages[level] = coverage(*ends[level], drawn.truth)
-    unknown = calibrating is not None and unknown and not measured.all()
+    unknown = calibrating is not None and few and not measured.all()
     return Intervals(drawn.truth, drawn.expected, *ends[LEVEL], coverages, widths, len(checked), unknown)
 
 

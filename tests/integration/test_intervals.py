@@ -105,7 +105,27 @@ def test_one_batch_with_the_modality_tells_nothing_of_others_so_a_usual_shift_is
         assert (wider > 0.4).all() if shift else np.allclose(wider, 0, atol=1e-6)
     assert held[0.8] > 0.85  # the cells' own batches are shifted by 0.7
     assert held[0.0] < 0.7
-    assert "only one batch has it" in (tmp_path / "run" / "report.html").read_text()
+    assert "so few batches have it" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_of_few_batches_the_wider_of_their_spread_and_the_usual_shift_counts(
+    raw: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    raw["evaluation"]["holdout"]["adt"] = {"batches": ["2", "3", "4"]}
+    raw["data"]["val_fraction"] = 0.4
+    raw["optim"]["epochs"] = 5
+    wide = {}
+    for name, shift, alone in (("both", 0.8, False), ("their spread", 0.0, False), ("shift", 0.8, True)):
+        with monkeypatch.context() as changed:
+            changed.setattr(intervals, "SHIFT", shift)
+            if alone:
+                changed.setattr(intervals, "_as_of_other_batches", lambda *_: None)
+            run.train(raw, data=cells(), overwrite=True)
+        wide[name] = np.load(tmp_path / "run" / "calibration.npz")["adt/elsewhere"]
+        assert scores(tmp_path / "run")["shift_unknown"]
+    np.testing.assert_allclose(wide["both"], np.maximum(wide["their spread"], wide["shift"]))
+    assert (wide["both"] > wide["shift"]).any()
+    assert (wide["both"] > wide["their spread"]).any()
 
 
 def test_counts_as_if_each_cell_were_of_a_batch_of_its_own():

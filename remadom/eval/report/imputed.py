@@ -82,9 +82,10 @@ def parts(modality: str, scores: Mapping[str, Any]) -> list[Part]:
     if scores.get("shift_unknown"):
         found.append(
             Text(
-                f"Some of these cells are of batches without measured {titled(modality)}, and only one batch has it: "
-                "nothing tells how far batches lie apart. The intervals of these cells assume what is usual between "
-                "studies, a factor of 2.2 either way (one standard deviation) for each feature.",
+                f"Some of these cells are of batches without measured {titled(modality)}, and so few batches have it "
+                "that they hardly tell how far another one lies from them. The intervals of these cells assume at "
+                "least what is usual between studies: a factor of 2.2 either way for each feature (one standard "
+                "deviation).",
                 warning=True,
             )
         )

@@ -46,7 +46,6 @@ CASES = [
     (STUDIES, (TEN, REAP), TEA),
     (STUDIES, (TEN, TEA), REAP),
     (STUDIES, (TEN, REAP), REAP3),
-    (STUDIES, (REAP, TEA), TEN),
 ]
 
 

@@ -173,11 +173,16 @@ def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 
 
 def _coordinates(facts: Facts, config: RunConfig) -> Iterator[Choice]:
-    decoded = [modality for modality, *_ in _decoded(facts, config)]
-    peaks = any(isinstance(config.data.preprocess.of(modality), ATACPreprocess) for modality in decoded)
-    if peaks and PROTEINS not in decoded:
+    if _peaks_alone(facts, config):
         reason = "peaks and no proteins: batches mix better in the latent than in what cells decode to"
         yield Choice("model.coordinates", "latent", reason)
+
+
+def _peaks_alone(facts: Facts, config: RunConfig) -> bool:
+    """Whether peaks are decoded, and no proteins."""
+    decoded = [modality for modality, *_ in _decoded(facts, config)]
+    peaks = any(isinstance(config.data.preprocess.of(modality), ATACPreprocess) for modality in decoded)
+    return peaks and PROTEINS not in decoded
 
 
 def _decoded(facts: Facts, config: RunConfig) -> Iterator[tuple[str, Mapping[str, Any], str]]:
@@ -207,7 +212,9 @@ def _alignment(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     if facts.batches > 1:
         heads: dict[str, Any] = {"mmd": {"enabled": True, "params": {"weight": 0.5, "group_key": "batch"}}}
         reason = f"{facts.batches:,} batches: their cells are to mix ({{}} leaves them as they are)"
-        if facts.shared:
+        if facts.shared and not _peaks_alone(
+            facts, config
+        ):  # genes are not to agree with the noise of few peaks
             heads["posterior"] = {"enabled": True, "params": {"weight": 0.1}}
             reason += "; modalities of a cell are to agree"
         yield Choice("alignment", heads, reason)

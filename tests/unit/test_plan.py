@@ -92,6 +92,14 @@ def test_peaks_without_proteins_stay_in_the_latent():
     assert chosen(trimodal, {"model": {"decoders": {"adt": None}}})["model.coordinates"] == "latent"
 
 
+def test_genes_need_not_agree_with_peaks_alone():
+    multiome = replace(CITE, features={"rna": 2000, "atac": 2000}, has={"rna": 10_000, "atac": 6000})
+    trimodal = replace(multiome, features={**multiome.features, "adt": 30}, has={**multiome.has, "adt": 6000})
+    assert set(chosen(multiome)["alignment"]) == {"mmd"}
+    for facts in (CITE, trimodal):
+        assert set(chosen(facts)["alignment"]) == {"mmd", "posterior"}
+
+
 def test_what_is_given_is_kept_and_the_rest_follows_it():
     given = {"optim": {"epochs": 30, "lr": 1e-6}}
     plan = chosen(CITE, given)

@@ -5,7 +5,7 @@
 Batches that have RNA and proteins: the proteins of the last one are hidden, all of them. Of its cells: the share of
 values that 90 % intervals hold, with widths of the batches that have the proteins (`here`); with those of cells
 predicted as if their batch had none (`told`; of two batches); and with the wider of these and of a usual shift
-(`remadom.results.intervals.SHIFT`), the default. `shift` is how far the batch was shifted: the root mean square over
+(`remadom.eval.intervals.SHIFT`), the default. `shift` is how far the batch was shifted: the root mean square over
 the proteins of the log of what was measured over what was expected, at equal depth.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import tempfile
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -81,9 +82,15 @@ def figures(found: Sequence[float]) -> str:
     return f"{here:>7.3f}{told:>7.3f}{default:>9.3f}{shift:>7.2f}"
 
 
+@cache
+def read(file: Path) -> md.MuData:
+    """A file, read once for all of its cases."""
+    return md.read_h5mu(file)
+
+
 def of_case(file: Path, measured: tuple[str, ...], hidden: str, seed: int) -> list[float]:
     """Coverage by the widths of the other batches, by what they tell, by the default; and the shift."""
-    whole = md.read_h5mu(file)
+    whole = read(file)
     batches = [*measured, hidden]
     parts = {m: whole[m][whole[m].obs["batch"].isin(batches).to_numpy()].copy() for m in ("rna", "adt")}
     with tempfile.TemporaryDirectory() as folder:

@@ -212,9 +212,8 @@ def _alignment(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     if facts.batches > 1:
         heads: dict[str, Any] = {"mmd": {"enabled": True, "params": {"weight": 0.5, "group_key": "batch"}}}
         reason = f"{facts.batches:,} batches: their cells are to mix ({{}} leaves them as they are)"
-        if facts.shared and not _peaks_alone(
-            facts, config
-        ):  # genes are not to agree with the noise of few peaks
+        # genes are not to agree with the noise of few peaks
+        if facts.shared and not _peaks_alone(facts, config):
             heads["posterior"] = {"enabled": True, "params": {"weight": 0.1}}
             reason += "; modalities of a cell are to agree"
         yield Choice("alignment", heads, reason)

@@ -97,14 +97,15 @@ def _asked(source: Source, modality: str, asked: Holdout, batch_key: str, seed: 
     if asked.fraction is not None:
         others = np.any([source.has[m] for m in source.modalities if m != modality], axis=0)
         shared = np.flatnonzero(measured & others)
-        if not round(asked.fraction * len(shared)):
+        n_drawn = round(asked.fraction * len(shared))
+        if not n_drawn:
             raise InputError(
                 f"{where}.fraction: {len(shared)} cells have {modality} and another modality to predict it from, and "
                 f"{asked.fraction:.1%} of them is none; raise it, or name the cells with batches, key or file"
             )
         rng = np.random.default_rng(derive(seed, f"holdout.{modality}"))
         drawn = np.zeros(source.n_cells, dtype=bool)
-        drawn[rng.permutation(shared)[: round(asked.fraction * len(shared))]] = True
+        drawn[rng.permutation(shared)[:n_drawn]] = True
         parts[f"{asked.fraction:.0%} of the cells that have more than it"] = drawn
     for words, cells in parts.items():
         if not (cells & measured).any():

@@ -6,6 +6,9 @@ import numpy as np
 
 from remadom.eval.scales import COUNTS, Scale
 
+SHIFT = 0.8
+"""What a batch shifts at least, where few have the modality: standard deviation of the log counts of a feature."""
+
 
 def calibrated_widths(
     lower: np.ndarray, upper: np.ndarray, truth: np.ndarray, *, level: float, scale: Scale = COUNTS

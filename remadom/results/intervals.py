@@ -12,7 +12,7 @@ import torch
 from remadom.config.build import Assembly
 from remadom.core.decoders import Decoder
 from remadom.data.source import Source
-from remadom.eval.intervals import calibrated_widths, coverage, shifted, widened
+from remadom.eval.intervals import SHIFT, calibrated_widths, coverage, shifted, widened
 from remadom.eval.scales import scale_of
 from remadom.results.donors import Donors, at_depth, donated
 from remadom.train.imputation import Ends, impute_cells
@@ -24,8 +24,6 @@ DRAWN = 500_000
 """Most values for which intervals are made: each takes as long as sixty predictions."""
 FEWEST = 20
 """Fewest cells on which intervals are calibrated."""
-SHIFT = 0.8
-"""What a batch shifts at least, where few have the modality: standard deviation of the log counts of a feature."""
 ENOUGH = 4
 """Batches from which their own spread tells how far another one may lie from them."""
 ELSEWHERE = "/elsewhere"

@@ -8,9 +8,11 @@ from typing import Any
 from remadom.eval.report import plain
 from remadom.eval.report.measures import pair_titled, titled
 from remadom.eval.report.page import Part, Table, Text
+from remadom.eval.verdicts import RESOLUTION
 
 MEANS = {
-    "resolution": "how far populations are apart by this modality, over the noise of one (5 is needed to judge)",
+    "resolution": "how far populations are apart by this modality, over the noise of one "
+    f"({RESOLUTION:g} is needed to judge)",
     "mixing": "1 where the cohorts lie among each other in the embedding, 0 where they lie apart",
     "agreement": "of populations that are mixed, how well the cells around predict what was measured (1: perfectly)",
     "kept": "the same from cells of their own cohort",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from remadom.eval.intervals import SHIFT
 from remadom.eval.report.measures import best, known, measure, method, titled
 from remadom.eval.report.page import Part, Table, Text, shown
 
@@ -84,8 +86,8 @@ def parts(modality: str, scores: Mapping[str, Any]) -> list[Part]:
             Text(
                 f"Some of these cells are of batches without measured {titled(modality)}, and so few batches have it "
                 "that they hardly tell how far another one lies from them. The intervals of these cells assume at "
-                "least what is usual between studies: a factor of 2.2 either way for each feature (one standard "
-                "deviation).",
+                f"least what is usual between studies: a factor of {math.exp(SHIFT):.1f} either way for each feature "
+                "(one standard deviation).",
                 warning=True,
             )
         )

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,11 @@ class History:
     best_value: float | None
     history: list[dict[str, Any]]
 
-    def write(self, path: Path) -> None:
-        """Write as JSON, an epoch a line; a value that is not finite becomes null."""
-        about = {**vars(self), "history": []}
-        epochs = ",\n".join(json.dumps(_finite(epoch), allow_nan=False) for epoch in self.history)
-        text = json.dumps(_finite(about), allow_nan=False)
-        write_text(path, text.removesuffix("]}") + f"\n{epochs}\n]}}\n")
+    def write(self, path: Path, lines: Sequence[str]) -> None:
+        """Write as JSON, an epoch a line, of which each is the :func:`json_line` of its entry of ``history``."""
+        about = json_line({**vars(self), "history": []})
+        epochs = ",\n".join(lines)
+        write_text(path, about.removesuffix("]}") + f"\n{epochs}\n]}}\n")
 
     @classmethod
     def read(cls, path: Path) -> History:
@@ -67,8 +66,13 @@ class History:
         return cls(**json.loads(path.read_text()))
 
 
+def json_line(entry: Mapping[str, Any]) -> str:
+    """An entry as JSON on one line; a value that is not finite becomes null."""
+    return json.dumps(_finite(entry), allow_nan=False)
+
+
 def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_finite(entry) for entry in value]

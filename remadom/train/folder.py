@@ -78,7 +78,7 @@ class RunFolder:
             state.epoch, reason, state.monitor, watch.best_epoch, watch.best, list(state.history)
         )
         if self.path is not None:
-            history.write(self.path / HISTORY)
+            history.write(self.path / HISTORY, state.lines)
         return history
 
     def resume(self, state: State, checkpoint: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from remadom.errors import InputError
+from remadom.train.callbacks import json_line
 from remadom.train.interface import Trainable
 from remadom.train.optim import LearningRate, adamw
 from remadom.train.settings import OptimSettings
@@ -36,6 +38,8 @@ class State:
         Name of the monitored value, ``None`` if there is none.
     history
         One entry for each epoch done.
+    lines
+        The same entries as JSON: made once, as checkpoints of all epochs so far are written every epoch.
     """
 
     def __init__(
@@ -49,11 +53,17 @@ class State:
         self.monitor: str | None = None
         self.epoch = self.step = 0
         self.history: list[dict[str, Any]] = []
+        self.lines: list[str] = []
 
     @property
     def lr(self) -> float:
         """Learning rate of the epoch under way, or of the last one."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    def add_epoch(self, entry: dict[str, Any]) -> None:
+        """Keep what an epoch came to."""
+        self.history.append(entry)
+        self.lines.append(json_line(entry))
 
     def save(self, path: Path, metadata: dict[str, Any]) -> None:
         """Write a checkpoint."""
@@ -67,7 +77,7 @@ class State:
             monitor=self.monitor,
             epoch=self.epoch,
             step=self.step,
-            history=self.history,
+            history=self.lines,
             optim=self.optim.model_dump(),
             metadata=metadata,
         )
@@ -103,7 +113,10 @@ class State:
                 "%s monitored %s (%s), now it is %s (%s): its best value starts anew",
                 *(path, saved["monitor"], mode, self.monitor, self.watch.mode),
             )
-        self.epoch, self.step, self.history = saved["epoch"], saved["step"], saved["history"]
+        self.epoch, self.step = saved["epoch"], saved["step"]
+        self.history, self.lines = [], []
+        for entry in saved["history"]:  # which were dicts at first
+            self.add_epoch(json.loads(entry) if isinstance(entry, str) else entry)
 
     def _check_settings(self, saved: dict[str, Any], path: Path) -> None:
         old, new = _flat(saved["optim"]), _flat(self.optim.model_dump())

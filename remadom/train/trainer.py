@@ -150,7 +150,7 @@ class Trainer:
         state.epoch += 1
         record = {"epoch": state.epoch, "step": state.step, "lr": state.lr, "train": train, "val": val}
         record |= {"seconds": seconds, "cells_per_s": meter.cells / seconds}
-        state.history.append(record)
+        state.add_epoch(record)
         value = None if state.monitor is None else (train | val_logs)[state.monitor]
         improved = value is not None and state.watch.update(value, state.epoch)
         state.rate.end(value, state.epoch)

@@ -775,6 +775,23 @@ def test_a_run_can_go_on_with_more_epochs_in_another_folder(tmp_path: Path) -> N
     ]
 
 
+def test_a_checkpoint_whose_history_is_of_dicts_is_resumed(finished: Path, tmp_path: Path) -> None:
+    parts = load_checkpoint(finished)
+    assert all(isinstance(line, str) for line in parts["history"]), "made once, as each epoch writes all of them"
+    old = tmp_path / "old.pt"
+    save_checkpoint(old, **parts | {"history": [json.loads(line) for line in parts["history"]]})
+    one, other = (
+        Trainer(make(), settings(4), run_dir=tmp_path / name).fit(Cells(), Cells(), resume=checkpoint)
+        for name, checkpoint in (("new", finished), ("old", old))
+    )
+    assert [entry["epoch"] for entry in other.history] == [1, 2, 3, 4]
+    assert other.history[:3] == one.history[:3]
+    for name in ("new", "old"):
+        written = json.loads((tmp_path / name / "train_history.json").read_text())["history"]
+        assert written[:3] == one.history[:3]
+        assert len(written) == 4
+
+
 def test_another_model_is_refused(finished: Path) -> None:
     model = make(Constant, torch.zeros(N_CELLS))
     with pytest.raises(InputError, match=r"another model than this configuration: Missing key.*level"):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from remadom.errors import InputError
+from remadom.solvers.in_common import in_common
 from remadom.solvers.kernel import (
     LOG2_E,
     as_computed,
@@ -28,19 +29,8 @@ ROWS_TOGETHER = 128
 DISTANCES_TOGETHER = 2**24
 """Distances that other devices compute at once, as each operation costs them the same however small: 64 MB."""
 
-ENTROPY = 0.2
-"""Entropy of the plan that tells what two samples have in common, in units of the median squared distance."""
-
-TINY = 1e-30
-
 FEWEST_PAIRS = 1e-6
 """Where one row has all of the weight."""
-
-LEFT = 0.02
-"""Of how far the scalings of that plan are from where they end, what Sinkhorn's iteration leaves."""
-
-SLOWEST = 0.98
-"""Contraction by which turns are counted where a reach is so long that all mass moves: 97 of them."""
 
 
 def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
@@ -292,45 +282,6 @@ def _sum_over_pairs(
     pulled, _ = sqeuclidean_pull(slope.mul_(coupling / sigma2), rows, rows)
     slopes = torch.zeros_like(x).index_add_(0, at.flatten(), 2 * pulled.flatten(0, 1))
     return (kernel * coupling).sum(), slopes
-
-
-def in_common(
-    squared: Tensor, a: Tensor, b: Tensor, sigma2: Tensor | float, reach: float
-) -> tuple[Tensor, Tensor]:
-    """Weights of rows by how much of their like the other sample has.
-
-    What each row sends and receives under the entropic plan of unbalanced optimal transport with squared distances
-    (Chizat et al. 2018, doi:10.1090/mcom/3303; entropy ``ENTROPY * sigma2``, mass left alone at a cost of
-    ``reach**2 * sigma2``). Two samples of the same types in other shares are alike with these weights, and a type of
-    one sample alone has hardly any.
-
-    Parameters
-    ----------
-    squared : Tensor
-        Squared distances, of shape (..., n, m).
-    a, b : Tensor
-        Weights of shape (..., n) and (..., m), each of total 1; 0 leaves a row out.
-    sigma2 : Tensor or float
-        Unit of the squared distances, of shape (..., 1, 1) or a number.
-    reach : float
-        Distance up to which rows meet, in units of ``sqrt(sigma2)``, above 0.
-
-    Returns
-    -------
-    Tensor, Tensor
-        Weights of the same shapes, each of total 1.
-    """
-    relaxed = reach**2 / (reach**2 + ENTROPY)
-    turns = math.ceil(math.log(LEFT) / (2 * math.log(min(relaxed, SLOWEST))))  # each contracts by relaxed**2
-    kernel = (squared * (-LOG2_E / (ENTROPY * sigma2))).exp2_()
-    a, b = a.unsqueeze(-1), b.unsqueeze(-1)
-    v = (b > 0).to(kernel)
-    for _ in range(turns):
-        u = (a / (kernel @ v).clamp(min=TINY)) ** relaxed
-        v = (b / (kernel.mT @ u).clamp(min=TINY)) ** relaxed
-    sent, received = (u * (kernel @ v)).squeeze(-1), (v * (kernel.mT @ u)).squeeze(-1)
-    of_x, of_y = (mass / mass.sum(-1, keepdim=True).clamp(min=TINY) for mass in (sent, received))
-    return of_x, of_y
 
 
 def _of_others(weights: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ from scipy.spatial.distance import pdist
 
 from remadom.errors import InputError
 from remadom.solvers import mmd
+from remadom.solvers.in_common import ENTROPY, in_common
 from remadom.solvers.kernel import pairwise_cost
-from remadom.solvers.mmd import in_common, mean_mmd2, mean_mmd2_of_groups, median_bandwidth, mmd2
+from remadom.solvers.mmd import mean_mmd2, mean_mmd2_of_groups, median_bandwidth, mmd2
 from remadom.solvers.ot import OtSolver
 
 
@@ -108,7 +109,7 @@ def test_what_samples_have_in_common_is_what_unbalanced_transport_sends(reach: f
     (x, _), (y, _) = types((0.5, 0.4, 0.1)), types((0.1, 0.4, 0.5), seed=1)
     sigma2 = float(median_bandwidth(x, y))
     a, b = (torch.full((300,), 1 / 300).double() for _ in range(2))
-    plan, _ = OtSolver().plan(x, y, mmd.ENTROPY * sigma2, reach=reach * sigma2**0.5)
+    plan, _ = OtSolver().plan(x, y, ENTROPY * sigma2, reach=reach * sigma2**0.5)
     found = in_common(pairwise_cost(x, y), a, b, sigma2, reach)
     for weights, sent in zip(found, (plan.sum(1), plan.sum(0)), strict=True):
         torch.testing.assert_close(weights, sent / sent.sum(), rtol=0.05, atol=1e-5)

@@ -153,9 +153,6 @@ def test_a_section_that_tunes_a_choice_keeps_the_rest_of_it():
     assert (optim.scheduler.name, optim.scheduler.min_lr) == ("cosine", 0.0)
     given = {"model": {"beta": {"end": 0.5}}}
     assert chosen(CITE, given)["model.beta.epochs"] == chosen(CITE)["model.beta"]["epochs"]
-    assert not any(
-        key.startswith("alignment") for key in chosen(CITE, {"alignment": {"ot": {"enabled": True}}})
-    )
 
 
 def test_a_head_that_is_configured_is_on_or_off():

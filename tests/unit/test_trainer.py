@@ -777,7 +777,9 @@ def test_a_run_can_go_on_with_more_epochs_in_another_folder(tmp_path: Path) -> N
 
 def test_a_checkpoint_whose_history_is_of_dicts_is_resumed(finished: Path, tmp_path: Path) -> None:
     parts = load_checkpoint(finished)
-    assert all(isinstance(line, str) for line in parts["history"]), "made once, as each epoch writes all of them"
+    assert all(isinstance(line, str) for line in parts["history"]), (
+        "made once, as each epoch writes all of them"
+    )
     old = tmp_path / "old.pt"
     save_checkpoint(old, **parts | {"history": [json.loads(line) for line in parts["history"]]})
     one, other = (

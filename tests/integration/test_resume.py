@@ -155,6 +155,7 @@ def killed(training: Training) -> Path:
 def content(path: Path) -> dict[str, Any]:
     """A checkpoint without what a clock put into it."""
     parts = load_checkpoint(path)
+    parts["history"] = [json.loads(line) for line in parts["history"]]
     for record in parts["history"]:
         del record["seconds"], record["cells_per_s"]
     return parts

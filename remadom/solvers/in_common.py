@@ -12,6 +12,7 @@ ENTROPY = 0.2
 """Entropy of the plan that tells what two samples have in common, in units of the median squared distance."""
 
 TINY = 1e-30
+"""Kept below what is divided by, where a row is out of reach of all others."""
 
 LEFT = 0.02
 """Of how far the scalings of that plan are from where they end, what Sinkhorn's iteration leaves."""

@@ -66,13 +66,13 @@ class History:
         return cls(**json.loads(path.read_text()))
 
 
-def json_line(entry: Mapping[str, Any]) -> str:
+def json_line(entry: dict[str, Any]) -> str:
     """An entry as JSON on one line; a value that is not finite becomes null."""
     return json.dumps(_finite(entry), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_finite(entry) for entry in value]

@@ -37,7 +37,7 @@ class State:
     monitor
         Name of the monitored value, ``None`` if there is none.
     history
-        One entry for each epoch done.
+        One entry for each epoch done; of epochs before a resume, a value that was not finite is ``None``.
     lines
         The same entries as JSON: made once, as checkpoints of all epochs so far are written every epoch.
     """

@@ -18,9 +18,10 @@ from remadom.bridges.linear import (
     scores,
     standardized,
 )
-from remadom.bridges.neighbors import Part, affinity, joined, mutual_pairs, no_edges
+from remadom.bridges.neighbors import Part, affinity, joined, no_edges
 from remadom.errors import InputError
 from remadom.solvers.ann import AnnIndex, Backend
+from remadom.solvers.mutual import mutual_pairs
 from remadom.types import BridgeEdges, View
 
 DENSE_BELOW = 500

@@ -23,9 +23,10 @@ from remadom.bridges.canonical import (
     unit,
     white,
 )
-from remadom.bridges.neighbors import mutual_pairs, near
+from remadom.bridges.neighbors import near
 from remadom.errors import InputError
 from remadom.solvers.ann import Backend
+from remadom.solvers.mutual import mutual_pairs
 from remadom.types import BridgeEdges, View
 from remadom.types.view import dense
 

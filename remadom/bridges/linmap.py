@@ -10,9 +10,10 @@ from pydantic import PositiveFloat, PositiveInt
 
 from remadom.bridges.base import BRIDGES, Bridge
 from remadom.bridges.linear import Sides, correlations, overlapping, partner_rank, ridge, scores
-from remadom.bridges.neighbors import Part, joined, mutual_pairs, no_edges
+from remadom.bridges.neighbors import Part, joined, no_edges
 from remadom.errors import InputError
 from remadom.solvers.ann import Backend, Metric
+from remadom.solvers.mutual import mutual_pairs
 from remadom.types import BridgeEdges, View
 
 FOLDS = 5

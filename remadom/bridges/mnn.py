@@ -13,9 +13,10 @@ from torch import Tensor
 
 from remadom.bridges.base import BRIDGES, Bridge
 from remadom.bridges.filtering import agreement
-from remadom.bridges.neighbors import joined, mutual_pairs, near
+from remadom.bridges.neighbors import joined, near
 from remadom.errors import InputError, nearest
 from remadom.solvers.ann import Backend, Metric
+from remadom.solvers.mutual import mutual_pairs
 from remadom.types import BridgeEdges
 
 

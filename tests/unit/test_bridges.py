@@ -18,12 +18,13 @@ from remadom.bridges.filtering import agreement, filter_edges, label_agreement
 from remadom.bridges.linear import correlations, overlapping, partner_rank, ridge
 from remadom.bridges.linmap import LinearMapBridge
 from remadom.bridges.mnn import MNNBridge
-from remadom.bridges.neighbors import mutual_pairs, near, ranks_within
+from remadom.bridges.neighbors import near, ranks_within
 from remadom.bridges.penalty import BridgePenalty
 from remadom.bridges.seeded import SeededBridge
 from remadom.errors import InputError
 from remadom.graph import GraphBuilder
 from remadom.registry import documented_parameters, keyword_parameters
+from remadom.solvers.mutual import mutual_pairs
 from remadom.types import BridgeEdges, View
 
 OURS = ["mnn", "seeded", "dictionary", "linmap"]

@@ -38,14 +38,11 @@ def leave_out(
     if modality in model.encoders and reads_features:
         encoder = model.encoder(modality)
         encoder.transform.lacking(there, share)
-        weight, center, gain = (
-            encoder.first.weight,
-            encoder.transform.center,
-            float((~there).sum() / there.sum() + 1) ** 0.5,
-        )
+        center, weight = encoder.transform.center, encoder.first.whole()
+        gain = float((~there).sum() / there.sum() + 1) ** 0.5
         encoder.first.bias.add_(
             center[~there] @ weight[~there] + (1 - gain) * (center[there] @ weight[there])
         )
-        weight[there] *= gain
+        encoder.first.grow(there, gain)
     if modality in model.decoders:
         model.decoder(modality).scored = there.nonzero().squeeze(1)

@@ -133,8 +133,8 @@ def start_from_data(
         rep = source.reps.get(modality)
         labels = torch.from_numpy(batch[all_cells])
         if modality in model.encoders:
-            encoder = model.encoder(modality)
-            encoder.transform.fit(sample if rep is None else Rows.from_dense(rep[cells]))
+            read = sample if rep is None else Rows.from_dense(rep[cells])
+            model.encoder(modality).start_from(read, batch[cells], derive(seed, f"components.{modality}"))
         if modality in model.decoders:
             decoder = model.decoder(modality)
             decoder.batch.see(labels)

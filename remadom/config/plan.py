@@ -32,6 +32,12 @@ FEWEST_LINKS = 5
 LARGE_PANEL = 100
 """Proteins from which most of a panel has no two modes to tell apart, and many Poisson modes outweigh the genes."""
 
+COMPONENTS, CELLS_A_COMPONENT = 50, 20
+"""Most principal components that the encoder of genes starts from where few cells have genes, and cells for each."""
+
+FEW_CELLS = 5000
+"""Cells with genes below which an encoder that starts at random learns their noise."""
+
 PROTEINS = "adt"
 """The modality whose few features tell cell types apart by themselves."""
 
@@ -160,6 +166,20 @@ def _fragments(facts: Facts, config: RunConfig) -> Iterator[Choice]:
             yield Choice(f"data.preprocess.{modality}.binarize", False, reason)
 
 
+def _components(facts: Facts, config: RunConfig) -> Iterator[Choice]:
+    for modality, n in facts.has.items():
+        section = config.model.encoders.get(modality, {})
+        k = min(COMPONENTS, n // CELLS_A_COMPONENT)
+        if (
+            modality_named(modality).encoder_input == "lognorm"
+            and section is not None
+            and n < FEW_CELLS
+            and k
+        ):
+            reason = f"{n:,} cells: components tell them apart, single genes would be learned by heart"
+            yield Choice(f"model.encoders.{modality}.components", k, reason)
+
+
 def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     for modality, section, likelihood in _decoded(facts, config):
         n = facts.features[modality]
@@ -238,6 +258,7 @@ RULES: tuple[Rule, ...] = (
     _rank,
     _inflation,
     _fragments,
+    _components,
     _panel,
     _coordinates,
     _dropout,

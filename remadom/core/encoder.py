@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
-import torch
+import numpy as np
 from annotated_types import Ge, Lt
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from remadom.core.inputs import EncoderInput
+from remadom.core.linear import ComponentLinear, SparseLinear
 from remadom.core.residual import BatchResidual
 from remadom.registry import Registry
 from remadom.shapes import Float, Int
@@ -18,20 +18,6 @@ from remadom.types import Posterior, Rows
 
 LOGVAR_RANGE = (-12.0, 6.0)
 """Bounds of a posterior's log variance: a deviation from 0.0025 to 20 prior deviations."""
-
-
-class SparseLinear(nn.Module):
-    """A linear layer on :class:`~remadom.types.Rows`, stored feature x hidden, that reads non-zeros only."""
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(in_features)
-        self.weight = nn.Parameter(torch.empty(in_features, out_features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-
-    def forward(self, rows: Rows) -> Tensor:
-        """``rows @ weight + bias``, cell x hidden."""
-        return rows.linear(self.weight) + self.bias
 
 
 ENCODERS: Registry[GaussianEncoder] = Registry("encoder")
@@ -55,6 +41,9 @@ class GaussianEncoder(nn.Module):
         Number of hidden layers.
     dropout
         Share of hidden units dropped while training.
+    components
+        Principal components of training cells that the first layer starts from, as many as there are at most; 0: it
+        starts at random.
     """
 
     def __init__(
@@ -66,17 +55,24 @@ class GaussianEncoder(nn.Module):
         hidden: PositiveInt = 128,
         n_layers: PositiveInt = 1,
         dropout: Annotated[float, Ge(0.0), Lt(1.0)] = 0.1,
+        components: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         self.in_dim, self.latent_dim = in_dim, latent_dim
         self.transform = transform
-        self.first = SparseLinear(in_dim, hidden)
+        n_axes = min(components, in_dim)
+        self.first = ComponentLinear(in_dim, hidden, n_axes) if n_axes else SparseLinear(in_dim, hidden)
         rest: list[nn.Module] = [nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
         for _ in range(n_layers - 1):
             rest += [nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout)]
         self.rest = nn.Sequential(*rest)
         self.head = nn.Linear(hidden, 2 * latent_dim)
         self.residual: BatchResidual | None = None
+
+    def start_from(self, sample: Rows, batch: np.ndarray, seed: int) -> None:
+        """Learn from training cells and the codes of their batches what is made of rows, and start the first layer."""
+        self.transform.fit(sample)
+        self.first.start_from(self.transform(sample), batch, seed)
 
     def hidden(
         self, rows: Rows, batch_labels: Int[Tensor, " cell"] | None = None

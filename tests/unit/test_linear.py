@@ -10,6 +10,7 @@ import torch
 from remadom.core.encoder import GaussianEncoder
 from remadom.core.inputs import INPUTS
 from remadom.core.linear import PACE, ComponentLinear, SparseLinear
+from remadom.solvers.axes import batch_shrinkage, principal_axes
 from remadom.types import Rows
 
 CELLS, FEATURES, HIDDEN, COMPONENTS = 60, 20, 8, 4
@@ -42,6 +43,18 @@ def test_scores_are_those_of_a_singular_value_decomposition(sparse: bool):
     assert found[:, 0].std(ddof=1) == pytest.approx(1, abs=1e-4), "the first has a deviation of 1"
     with torch.no_grad():
         torch.testing.assert_close(layer(rows), torch.from_numpy(found) @ layer.onto, rtol=1e-4, atol=1e-5)
+
+
+def test_axes_read_less_of_what_sets_batches_apart():
+    x, batch = values(), np.arange(CELLS) % 2
+    x[batch == 1, 3] += 20
+    layer = ComponentLinear(FEATURES, HIDDEN, COMPONENTS)
+    layer.start_from(Rows.of(sp.csr_matrix(x)), batch, 0)
+    axes, mean = principal_axes(sp.csr_matrix(x), COMPONENTS, 0)
+    expected = axes @ batch_shrinkage((x - mean) @ axes, batch, 0)
+    np.testing.assert_allclose(layer.axes.numpy(), expected, atol=1e-4)
+    alike = started(x)
+    assert layer.axes[3].norm() < 0.7 * alike.axes[3].norm()
 
 
 @pytest.mark.parametrize("components", [0, COMPONENTS])

@@ -70,9 +70,10 @@ class GaussianEncoder(nn.Module):
         self.residual: BatchResidual | None = None
 
     def start_from(self, sample: Rows, batch: np.ndarray, seed: int) -> None:
-        """Learn from training cells and the codes of their batches what is made of rows, and start the first layer."""
+        """Learn from training cells and the codes of their batches what is made of rows, and the axes that are read."""
         self.transform.fit(sample)
-        self.first.start_from(self.transform(sample), batch, seed)
+        if isinstance(self.first, ComponentLinear):
+            self.first.start_from(self.transform(sample), batch, seed)
 
     def hidden(
         self, rows: Rows, batch_labels: Int[Tensor, " cell"] | None = None

@@ -38,9 +38,6 @@ class SparseLinear(nn.Module):
         """Multiply what these features say."""
         self.weight[features] *= gain
 
-    def start_from(self, rows: Rows, batch: np.ndarray, seed: int) -> None:
-        """Start from training cells and the codes of their batches; these directions are random whatever the cells."""
-
 
 class ComponentLinear(SparseLinear):
     """A linear layer that reads principal components, and learns slowly what else the single features say.

@@ -40,7 +40,7 @@ def cells(n_measured: int = BATCHES) -> dict[str, ad.AnnData]:
 def raw(tmp_path: Path) -> dict:
     return {
         "data": {"batch_key": "batch", "val_fraction": 0.2},
-        "model": {"latent_bio": 4},
+        "model": {"latent_bio": 4, "encoders": {"rna": {"components": 0}}},
         "optim": {"epochs": 25, "batch_size": 32, "early_stopping": {"enabled": False}},
         "evaluation": {"figures": False, "holdout": {"adt": {"batches": ["4"]}}},
         "logging": {"run_dir": str(tmp_path / "run")},
@@ -102,7 +102,7 @@ def test_one_batch_with_the_modality_tells_nothing_of_others_so_a_usual_shift_is
         assert found["shift_unknown"]
         held[shift] = found["coverage_90"]
         wider = arrays["adt/elsewhere"] - arrays["adt"]
-        assert (np.median(wider) > 0.4 and (wider > 0.1).all()) if shift else np.allclose(wider, 0, atol=1e-6)
+        assert (wider > 0.4).all() if shift else np.allclose(wider, 0, atol=1e-6)
     assert held[0.8] > 0.85  # the cells' own batches are shifted by 0.7
     assert held[0.0] < 0.7
     assert "so few batches have it" in (tmp_path / "run" / "report.html").read_text()

@@ -28,7 +28,11 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     write_mock(folder / "mosaic.h5mu", folder / "mosaic.yaml", "mosaic", **SIZES)
     raw = read_config(folder / "mosaic.yaml")
-    quick = {"optim": {"epochs": 30, "batch_size": 64}, "logging": {"run_dir": str(folder / "run")}}
+    quick = {
+        "model": {"encoders": {"rna": {"components": 0}}},
+        "optim": {"epochs": 30, "batch_size": 64},
+        "logging": {"run_dir": str(folder / "run")},
+    }
     run.train(overlay(raw, quick))
     return folder / "run"
 
@@ -88,7 +92,7 @@ def test_impute_writes_every_cell_with_its_interval(trained: Path, tmp_path: Pat
     )
     truth = np.log1p(whole.obsm["truth_adt"].toarray()[whole.obs_names.get_indexer(found.obs_names)])
     lacking = ~found.obs["measured"].to_numpy()
-    assert np.corrcoef(np.log1p(found.X)[lacking].ravel(), truth[lacking].ravel())[0, 1] > 0.15
+    assert np.corrcoef(np.log1p(found.X)[lacking].ravel(), truth[lacking].ravel())[0, 1] > 0.25
 
 
 def test_impute_at_a_depth_and_as_a_batch(trained: Path, tmp_path: Path):

@@ -9,7 +9,9 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from remadom.adapters.cells import NOTHING
+from remadom.adapters.familiar import Familiarity
 from remadom.adapters.mixtures import Mixture
+from remadom.adapters.votes import nearest_others, shares
 from remadom.errors import InputError
 from remadom.solvers.ann import AnnIndex
 
@@ -77,8 +79,8 @@ class Labeler:
         Chance below which a cell is called ``UNKNOWN``: the share of a reference's own cells that would be, too.
     calibration
         From the share of the votes to the probability of being right.
-    distances
-        By label, in ascending order: mean distance of its cells to their ``k`` nearest others.
+    familiarity
+        How far the cells of each label lie from their ``k`` nearest others.
     mixture, by_cluster
         Soft clusters, and the share of each label in each.
     """
@@ -89,7 +91,7 @@ class Labeler:
     k: int
     unknown: float
     calibration: IsotonicRegression
-    distances: tuple[np.ndarray, ...]
+    familiarity: Familiarity
     mixture: Mixture
     by_cluster: np.ndarray
 
@@ -137,15 +139,14 @@ class Labeler:
         k = min(neighbors, len(z) - 1)
         searched = AnnIndex(z)
         drawn = np.sort(np.random.default_rng(seed).permutation(len(z))[:CALIBRATION_CELLS])
-        distance, index = _others(searched, z, drawn, k)
-        votes = _votes(codes[index], len(names))
+        distance, index = nearest_others(searched, z, drawn, k)
+        votes = shares(codes[index], len(names))
         right = votes.argmax(1) == codes[drawn]
         calibration = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(votes.max(1), right)
-        mean = distance.mean(1)
         by_cluster = np.stack([share[codes == i].sum(0) for i in range(len(names))], axis=1)
         by_cluster = (by_cluster + 1e-6) / (by_cluster + 1e-6).sum(1, keepdims=True)
-        distances = tuple(np.sort(mean[codes[drawn] == i]) for i in range(len(names)))
-        return cls(names, codes, searched, k, unknown, calibration, distances, mixture, by_cluster)
+        familiarity = Familiarity.of(distance.mean(1), codes[drawn], len(names))
+        return cls(names, codes, searched, k, unknown, calibration, familiarity, mixture, by_cluster)
 
     def transfer(self, z: np.ndarray, whole: np.ndarray | None = None) -> Transfer:
         """Label cells.
@@ -163,19 +164,11 @@ class Labeler:
             nothing, zero = np.empty(0, dtype=object), np.empty(0)
             return Transfer(nothing, nothing, zero, nothing, zero, zero)
         index, distance = (found.numpy() for found in self.index.search(z, self.k))
-        votes = _votes(self.codes[index], len(self.names))
+        votes = shares(self.codes[index], len(self.names))
         won = votes.argmax(1)
         if whole is not None:
             _, distance = (found.numpy() for found in self.index.search(whole, self.k))
-        mean = distance.mean(1)
-        familiar = np.empty(len(z))
-        for code in np.unique(won):
-            cells, others = won == code, self.distances[code]
-            beyond = len(others) - np.searchsorted(others, mean[cells], side="left")
-            familiar[cells] = (1 + beyond) / (1 + len(others))
-        every = np.sort(np.concatenate(self.distances))
-        beyond = len(every) - np.searchsorted(every, mean, side="left")
-        familiar = np.maximum(familiar, (1 + beyond) / (1 + len(every)))
+        familiar = self.familiarity.chance(distance.mean(1), won)
         second = self.mixture.posterior(z)[0] @ self.by_cluster
         nearest = self.names[won]
         return Transfer(
@@ -186,22 +179,3 @@ class Labeler:
             mixture_confidence=second.max(1),
             familiar=familiar,
         )
-
-
-def _others(search: AnnIndex, z: np.ndarray, cells: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distance and position of the neighbors of reference cells, themselves left out."""
-    index, distance = (found.numpy() for found in search.search(z[cells], k + 1))
-    other = index != cells[:, None]
-    other[other.all(1), -1] = False  # among duplicates a cell need not find itself
-    shape = (len(cells), k)
-    return distance[other].reshape(shape), index[other].reshape(shape)
-
-
-def _votes(codes: np.ndarray, n_labels: int) -> np.ndarray:
-    """Share of the votes for each label, cell x label; the nearer neighbor decides between equals."""
-    n, k = codes.shape
-    weight = 1 + np.arange(k, 0, -1) * (1e-3 / k)
-    votes = np.zeros((n, n_labels))
-    np.add.at(votes, (np.arange(n)[:, None], codes), weight)
-    share: np.ndarray = votes / weight.sum()
-    return share

@@ -84,6 +84,7 @@ VERBS = (
     "remadom.run.train",
     "remadom.run.embed",
     "remadom.imputing.impute",
+    "remadom.labeling.label",
     "remadom.evaluating.evaluate",
     "remadom.evaluating.evaluate_embedding",
     "remadom.exporting.export",

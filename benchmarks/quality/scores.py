@@ -14,11 +14,16 @@ import numpy as np
 
 from benchmarks.quality.linear import embeddings
 from remadom import run
+from remadom.adapters.cells import NOTHING
+from remadom.adapters.voters import Voters
 from remadom.config.build import Assembly
 from remadom.config.load import gather, overlay
+from remadom.config.trained import Trained
 from remadom.data.source import Source
+from remadom.eval.confidence import expected_calibration_error
 from remadom.results.agreement import embedded_from
 from remadom.results.imputation import asked, predicted
+from remadom.results.labeled import label_cells
 from remadom.utils.machine import peak_mb
 from remadom.utils.outputs import EMBEDDINGS
 
@@ -81,6 +86,7 @@ def of_run(
         found[f"verdict: {verdict}"] = 1.0  # the number of runs says how often
     z = np.load(done.dir / EMBEDDINGS)["z_bio"]
     found |= of_embedding(DATA[name], assembly.source, batch_names(assembly), z)
+    found |= of_labels(DATA[name], assembly, folder)
     found |= of_hidden(assembly, hidden["hidden"], done.metrics, DATA[name].alone)
     return found, assembly
 
@@ -133,6 +139,28 @@ def of_embedding(data: Data, source: Source, batch: np.ndarray, z: np.ndarray) -
             z[others], labels[others].astype(str), z[ours], labels[ours].astype(str)
         )
         found[words] = right
+        names, codes = np.unique(labels[others].astype(str), return_inverse=True)
+        voters = Voters.fit(z[others], z[others], codes, len(names), 0)
+        given = names[voters.probabilities(z[ours], z[ours]).argmax(1)]
+        found[f"{words}, by voters in it"] = float((given == labels[ours].astype(str)).mean())
+    return found
+
+
+def of_labels(data: Data, assembly: Assembly, folder: Path) -> dict[str, float]:
+    """Share of right labels by ``remadom label``, and its calibration error, of the cells that get labels."""
+    labels = assembly.source.obs[next(iter(data.labels.values()))].astype(object).to_numpy()
+    batch, told, found = batch_names(assembly), are_told(labels), {}
+    for words, (start, end) in data.transfer.items():
+        ours = told & (batch == end)
+        others = told & (batch == start if start else batch != end)
+        if ours.any() and others.any():
+            known = np.where(others, labels, NOTHING).astype(object)
+            given = label_cells(Trained.load(folder), assembly.source, known)
+            right = given.nearest[ours] == labels[ours]
+            found[f"{words}, by remadom label"] = float(right.mean())
+            found[f"{words}, its calibration error"] = expected_calibration_error(
+                given.confidence[ours], right
+            )
     return found
 
 

@@ -38,7 +38,8 @@ class Familiarity:
         for code in np.unique(codes):
             cells = codes == code
             found[cells] = _as_far(distance[cells], self.distances[code])
-        return np.maximum(found, _as_far(distance, np.sort(np.concatenate(self.distances))))
+        of_any: np.ndarray = np.maximum(found, _as_far(distance, np.sort(np.concatenate(self.distances))))
+        return of_any
 
 
 def _as_far(distance: np.ndarray, others: np.ndarray) -> np.ndarray:

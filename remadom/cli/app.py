@@ -17,6 +17,7 @@ from remadom.cli import (
     evaluate,
     export,
     impute,
+    label,
     mapref,
     mock,
     report,
@@ -32,7 +33,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (diagnose, train, embed, impute, evaluate, report, export, save, mapref, bridge, mock, demo):
+for module in (
+    diagnose,
+    train,
+    embed,
+    impute,
+    label,
+    evaluate,
+    report,
+    export,
+    save,
+    mapref,
+    bridge,
+    mock,
+    demo,
+):
     app.command(module.__name__.rpartition(".")[2])(module.command)
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoint.app, name="checkpoint")

@@ -20,6 +20,7 @@ from remadom.config.trained import Trained
 from remadom.core.decoders.counts import NBDecoder
 from remadom.data.mock import write_mock
 from remadom.errors import InputError
+from remadom.results import profiles
 from remadom.results.labeled import label_cells, labels_in
 from remadom.results.profiles import profile_components
 
@@ -163,6 +164,19 @@ def test_profiles_hold_what_was_measured_or_expected(trained: Trained, source):
         assert found[measured, start].std() == pytest.approx(1, rel=0.2)
         lacking = found[~measured, start]
         assert lacking.std() > 0.2, "what is expected differs between cells"
+
+
+def test_donors_stand_beside_the_decoder_in_what_is_expected(trained: Trained, source, monkeypatch):
+    with_donors = profile_components(trained, source)
+    monkeypatch.setattr(profiles, "load_donors", lambda *_: None)
+    without = profile_components(trained, source)
+    start = 0
+    for modality in trained.model.decoders:
+        width = min(20, len(source.features[modality]))
+        apart = np.abs(with_donors - without)[:, start : start + width].max(1)
+        assert (apart[source.has[modality]] == 0).all()
+        assert np.median(apart[~source.has[modality]]) > 0.01
+        start += width
 
 
 def test_modalities_whose_zeros_are_not_measured_have_no_profiles(trained: Trained, source, monkeypatch):

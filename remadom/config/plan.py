@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -35,8 +35,8 @@ LARGE_PANEL = 100
 COMPONENTS, CELLS_A_COMPONENT = 50, 20
 """Most principal components that the encoder of genes starts from where few cells have genes, and cells for each."""
 
-FEW_CELLS = 5000
-"""Cells with genes below which an encoder that starts at random learns their noise."""
+FEW_CELLS, FEW_COUNTS = 5000, 1600
+"""Cells with genes, and counts of a gene in all of them, below which an encoder that starts at random learns noise."""
 
 PROTEINS = "adt"
 """The modality whose few features tell cell types apart by themselves."""
@@ -64,6 +64,9 @@ class Facts:
     linked: bool = True
     """Whether cells link all modalities, directly or through others."""
 
+    depth: Mapping[str, float] = field(default_factory=dict)
+    """Median total of a cell by modality, where it is known."""
+
     common_names: int = 0
     """Feature names that modalities which no cell links have in common."""
 
@@ -76,6 +79,7 @@ class Facts:
             features={m: len(source.features[m]) for m in source.modalities},
             has={m: int(source.has[m].sum()) for m in source.modalities},
             shared=int((count > 1).sum()),
+            depth={m: values.depth[1] for m, values in diagnosis.modalities.items()},
             batches=len({cohort.batch for cohort in diagnosis.cohorts}),
             linked=diagnosis.links.connected,
             common_names=_common_names(source, diagnosis.links.parts),
@@ -168,16 +172,24 @@ def _fragments(facts: Facts, config: RunConfig) -> Iterator[Choice]:
 
 def _components(facts: Facts, config: RunConfig) -> Iterator[Choice]:
     for modality, n in facts.has.items():
-        section = config.model.encoders.get(modality, {})
         k = min(COMPONENTS, n // CELLS_A_COMPONENT)
-        if (
-            modality_named(modality).encoder_input == "lognorm"
-            and section is not None
-            and n < FEW_CELLS
-            and k
-        ):
-            reason = f"{n:,} cells: components tell them apart, single genes would be learned by heart"
+        read = modality_named(modality).encoder_input == "lognorm"
+        if not read or config.model.encoders.get(modality, {}) is None or not k:
+            continue
+        counts = _counts_of_a_gene(facts, config, modality)
+        few = [f"{n:,} cells"] if n < FEW_CELLS else []
+        few += [f"{counts:,.0f} counts of a gene"] if counts < FEW_COUNTS else []
+        if few:
+            reason = f"{', '.join(few)}: components tell cells apart, single genes would be learned by heart"
             yield Choice(f"model.encoders.{modality}.components", k, reason)
+
+
+def _counts_of_a_gene(facts: Facts, config: RunConfig, modality: str) -> float:
+    """Counts that a gene has in all cells, on average over those that are read; infinite where it is not known."""
+    section, genes = config.data.preprocess.of(modality), facts.features[modality]
+    if isinstance(section, RNAPreprocess) and section.hvg is not None:
+        genes = min(genes, section.hvg)
+    return facts.has[modality] * facts.depth.get(modality, math.inf) / max(1, genes)
 
 
 def _panel(facts: Facts, config: RunConfig) -> Iterator[Choice]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from remadom.config.load import overlay, validate
-from remadom.config.plan import COMPONENTS, FEW_CELLS, RULES, Facts, apply, choose
+from remadom.config.plan import COMPONENTS, FEW_CELLS, FEW_COUNTS, RULES, Facts, apply, choose
 from remadom.config.terms import Ties
 from remadom.data.diagnosis import diagnose
 from remadom.data.mock import generate, to_anndata
@@ -93,6 +93,24 @@ def test_the_encoder_of_few_cells_with_genes_starts_from_components():
     for given in ({"components": 0}, None):
         assert key not in chosen(few, {"model": {"encoders": {"rna": given}}})
     assert validate(apply(choose(few, {}), {})).model.encoders["rna"] == {"components": COMPONENTS}
+
+
+def test_the_encoder_of_few_counts_starts_from_components_too():
+    key, n, genes = "model.encoders.rna.components", 10_000, 2000
+    enough = FEW_COUNTS * genes / n
+    data = replace(CITE, features={"rna": genes, "adt": 100}, depth={"rna": enough, "adt": 10.0})
+    shallow = replace(data, depth={"rna": enough - 1, "adt": 10.0})
+    assert key not in chosen(data)
+    assert chosen(shallow)[key] == COMPONENTS
+    reasons = [choice.reason for choice in choose(shallow, {}) if choice.key == key]
+    assert "1,595 counts of a gene" in reasons[0]
+    assert "cells:" not in reasons[0]
+    assert key not in chosen(CITE), "a depth that is not known"
+    many = {"features": {"rna": 30_000, "adt": 100}}
+    assert key in chosen(replace(data, **many)), "of the 4,000 genes that are selected"
+    assert key not in chosen(replace(data, depth={"rna": 2 * enough, "adt": 10.0}, **many))
+    few = {"data": {"preprocess": {"rna": {"hvg": 500}}}}
+    assert key not in chosen(shallow, few), "the genes that are selected have more"
 
 
 def test_peaks_without_proteins_stay_in_the_latent():

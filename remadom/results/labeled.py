@@ -102,7 +102,7 @@ def label_cells(trained: Trained, source: Source, told: np.ndarray) -> Labeled:
     Raises
     ------
     InputError
-        There are fewer than two labels, or hardly two cells share one.
+        There are fewer than two labels, hardly two cells share one, or a batch was not trained on.
     """
     labeled, asked = np.flatnonzero(told != NOTHING), np.flatnonzero(told == NOTHING)
     names, codes = np.unique(told[labeled], return_inverse=True)
@@ -114,11 +114,17 @@ def label_cells(trained: Trained, source: Source, told: np.ndarray) -> Labeled:
             f"labels: found {len(names):,} of {len(labeled):,} cells, expected such that many cells share; choose "
             "another --column"
         )
+    of_batch, batches = source.codes(trained.config.data.batch_key, required=False)
+    new = [name for name in batches if name not in trained.groups["batch"]]
+    if new:
+        raise InputError(
+            f"batch {', '.join(map(repr, new[:3]))} was not trained on, so its cells are not where they belong; train "
+            "with it, or map it with `remadom mapref`"
+        )
     z = embed_cells(trained.model, trained.loader(source)).z_bio.numpy()
     profiles = profile_components(trained, source)
     profiles = profiles if profiles.shape[1] else z
     seed = derive(trained.config.optim.seed, "labels")
-    of_batch, batches = source.codes(trained.config.data.batch_key, required=False)
     parts, words = _parts(of_batch[labeled], seed)
     confidence, familiar = np.zeros(len(told)), np.ones(len(told))
     given = np.zeros(len(told), dtype=int)

@@ -217,6 +217,16 @@ def test_the_command_writes_a_table_and_a_summary(trained: Trained, tmp_path: Pa
     assert str(tmp_path / "out" / "labels.csv") in said
 
 
+def test_cells_of_another_batch_are_for_mapref(trained: Trained, tmp_path: Path):
+    with md.set_options(pull_on_update=False):
+        data = md.read_h5mu(trained.config.data.path)
+        for part in data.mod.values():
+            part.obs["batch"] = part.obs["batch"].astype(str).replace({"batch_2": "batch_9"})
+        data.write(tmp_path / "other.h5mu")
+    with pytest.raises(InputError, match="batch 'batch_9' was not trained on.*mapref"):
+        labeling.label(trained.path.parent, tmp_path / "labels.csv", data=tmp_path / "other.h5mu")
+
+
 def test_a_second_table_needs_overwrite(trained: Trained, tmp_path: Path):
     out = tmp_path / "labels.csv"
     out.write_text("mine")

@@ -34,7 +34,7 @@ def profile_components(trained: Trained, source: Source) -> np.ndarray:
     A cell's profile of a modality is what was measured of it; where nothing was, what is expected of it, as by
     ``remadom impute``. Profiles are made comparable as for :class:`~remadom.core.coordinates.DecodedCoordinates`, axes
     are those of measured cells, and each modality is divided by the deviation of its first component. A modality whose
-    zeros say "not measured" has no profiles.
+    zeros say "not measured" has no profiles, and open peaks have none: of one cell they are noise.
 
     Parameters
     ----------
@@ -47,10 +47,16 @@ def profile_components(trained: Trained, source: Source) -> np.ndarray:
         found
         for modality in trained.model.decoders
         if modality in source.modalities
-        and trained.model.decoder(modality).scores_zeros
+        and _tells_cells_apart(trained, modality)
         and (found := _of_modality(trained, source, modality)) is not None
     ]
     return np.concatenate(parts, axis=1) if parts else np.empty((source.n_cells, 0), dtype=np.float32)
+
+
+def _tells_cells_apart(trained: Trained, modality: str) -> bool:
+    """Whether what was measured of one cell can be compared with what was measured, or is expected, of others."""
+    decoder = trained.model.decoder(modality)
+    return decoder.scores_zeros and decoder.support != "events"
 
 
 def _of_modality(trained: Trained, source: Source, modality: str) -> np.ndarray | None:

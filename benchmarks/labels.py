@@ -21,12 +21,13 @@ import numpy as np
 import torch
 
 from remadom import run
-from remadom.adapters.cells import NOTHING
+from remadom.adapters.cells import NOTHING, label_texts
+from remadom.adapters.labels import UNKNOWN
 from remadom.config.trained import Trained
 from remadom.data.source import Source
 from remadom.eval.confidence import expected_calibration_error
 from remadom.eval.transfer import label_transfer
-from remadom.results.labeled import label_cells, labels_in
+from remadom.results.labeled import label_cells
 from remadom.train.embedding import embed_cells
 
 ROW = "{:16s} {:44s} {:>6s} {:>8s} {:>14s} {:>6s} {:>8s}"
@@ -85,7 +86,7 @@ def measure(name: str, folder: Path, path: Path, seed: int) -> None:
     }
     source = run.train(raw).assembly.source
     trained = Trained.load(folder / "run")
-    truth = labels_in(source, DATA[name].column)
+    truth = label_texts(source.obs[DATA[name].column])
     z = embed_cells(trained.model, trained.loader(source)).z_bio.numpy()
     found = []
     for task, by, to in tasks(source, truth, hidden=bool(hidden)):
@@ -98,7 +99,7 @@ def measure(name: str, folder: Path, path: Path, seed: int) -> None:
         given = label_cells(trained, source, told)
         right = given.nearest[asked] == truth[asked]
         error = expected_calibration_error(given.confidence[asked], right)
-        unknown = float((given.label[asked] == "unknown").mean())
+        unknown = float((given.label[asked] == UNKNOWN).mean())
         found.append([nearest.mean(), right.mean(), error, unknown])
         said = (f"{value:.3f}" for value in found[-1])
         print(ROW.format(name, task, str(len(asked)), *said), flush=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from remadom.adapters.cells import label_texts
 from remadom.config.trained import Trained
+from remadom.data.obs import column_of
 from remadom.errors import InputError
-from remadom.results.labeled import Labeled, label_cells, labels_in
+from remadom.results.labeled import Labeled, label_cells
 from remadom.utils.files import write_text
 from remadom.utils.outputs import RunDir
 
@@ -53,7 +55,7 @@ def label(
     trained = Trained.load(checkpoint)
     source = trained.source(data)
     column = trained.config.evaluation.label_key if column is None else column
-    found = label_cells(trained, source, labels_in(source, column))
+    found = label_cells(trained, source, label_texts(column_of(source.obs, column)))
     write_text(out, found.table(source.obs_names).to_csv(index=False))
     about = {"model": str(trained.path), "column": column, **found.summary()}
     RunDir(out.parent).write_json(out.with_suffix(".json").name, about)

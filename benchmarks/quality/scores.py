@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,13 +128,7 @@ def of_embedding(data: Data, source: Source, batch: np.ndarray, z: np.ndarray) -
         scores = quality.embedding_metrics(z[cells], labels[cells].astype(str), batch[cells], kmeans=False)
         kept = ("nmi", "ari", "asw_label", "ilisi", "bio", "batch", "total")
         found |= {f"{prefix}{key}": scores[key] for key in kept if key in scores}
-    labels = source.obs[next(iter(data.labels.values()))].astype(object).to_numpy()
-    told = placed & are_told(labels)
-    for words, (start, end) in data.transfer.items():
-        ours = told & (batch == end)
-        others = told & (batch == start if start else batch != end)
-        if not ours.any() or not others.any():
-            continue
+    for words, labels, others, ours in transfers(data, source, batch, placed):
         right, _ = quality.label_transfer(
             z[others], labels[others].astype(str), z[ours], labels[ours].astype(str)
         )
@@ -148,20 +142,28 @@ def of_embedding(data: Data, source: Source, batch: np.ndarray, z: np.ndarray) -
 
 def of_labels(data: Data, assembly: Assembly, folder: Path) -> dict[str, float]:
     """Share of right labels by ``remadom label``, and its calibration error, of the cells that get labels."""
-    labels = assembly.source.obs[next(iter(data.labels.values()))].astype(object).to_numpy()
-    batch, told, found = batch_names(assembly), are_told(labels), {}
+    source, trained, found = assembly.source, Trained.load(folder), {}
+    everywhere = np.ones(source.n_cells, dtype=bool)
+    for words, labels, others, ours in transfers(data, source, batch_names(assembly), everywhere):
+        known = np.where(others, labels, NOTHING).astype(object)
+        given = label_cells(trained, source, known)
+        right = given.nearest[ours] == labels[ours]
+        found[f"{words}, by remadom label"] = float(right.mean())
+        found[f"{words}, its calibration error"] = expected_calibration_error(given.confidence[ours], right)
+    return found
+
+
+def transfers(
+    data: Data, source: Source, batch: np.ndarray, placed: np.ndarray
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each transfer its name, the labels, and the cells with a place that give and that get them."""
+    labels = source.obs[next(iter(data.labels.values()))].astype(object).to_numpy()
+    told = placed & are_told(labels)
     for words, (start, end) in data.transfer.items():
         ours = told & (batch == end)
         others = told & (batch == start if start else batch != end)
         if ours.any() and others.any():
-            known = np.where(others, labels, NOTHING).astype(object)
-            given = label_cells(Trained.load(folder), assembly.source, known)
-            right = given.nearest[ours] == labels[ours]
-            found[f"{words}, by remadom label"] = float(right.mean())
-            found[f"{words}, its calibration error"] = expected_calibration_error(
-                given.confidence[ours], right
-            )
-    return found
+            yield words, labels, others, ours
 
 
 def are_told(labels: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -18,6 +19,12 @@ from remadom.types import Batch, Posterior
 
 NOTHING = ""
 """Label of a cell that has none."""
+
+
+def label_texts(column: pd.Series) -> np.ndarray:
+    """Labels of a column of obs as text, ``NOTHING`` where a cell has ``None``, NaN or an empty text."""
+    texts: np.ndarray = np.where(column.isna(), NOTHING, column.astype(str)).astype(object)
+    return texts
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from remadom.adapters.cells import NOTHING, ReferenceCells, experts_of
+from remadom.adapters.cells import ReferenceCells, experts_of, label_texts
 from remadom.config.trained import Trained
 from remadom.errors import InputError, nearest
 from remadom.utils.portable import is_portable, read_portable
@@ -96,8 +96,7 @@ def cells_of(trained: Trained, labels: Sequence[str] | None, data: Any = None) -
     for level in wanted:
         if level not in source.obs:
             raise InputError(f"labels '{level}': {nearest(level, map(str, source.obs))}")
-        column = source.obs[level]
-        levels[level] = np.where(column.isna(), NOTHING, column.astype(str)).astype(object)
+        levels[level] = label_texts(source.obs[level])
     codes, batches = source.codes(trained.config.data.batch_key, required=False)
     return ReferenceCells(
         experts=experts_of(trained.model, trained.loader(source)),

@@ -13,9 +13,8 @@ from remadom.adapters.labels import UNKNOWN
 from remadom.adapters.voters import Voters
 from remadom.config.trained import Trained
 from remadom.data.source import Source
-from remadom.errors import InputError, nearest
+from remadom.errors import InputError
 from remadom.eval.confidence import label_scores
-from remadom.eval.labels import known_cells
 from remadom.results.mapped import guarded
 from remadom.results.profiles import profile_components
 from remadom.train.embedding import embed_cells
@@ -97,7 +96,7 @@ def label_cells(trained: Trained, source: Source, told: np.ndarray) -> Labeled:
     source
         Its cells, prepared for the model.
     told
-        Label of each cell, ``NOTHING`` where it has none (see :func:`labels_in`).
+        Label of each cell, ``NOTHING`` where it has none (see :func:`~remadom.adapters.cells.label_texts`).
 
     Raises
     ------
@@ -146,22 +145,6 @@ def label_cells(trained: Trained, source: Source, told: np.ndarray) -> Labeled:
     )
     batch = np.asarray(batches, dtype=object)[of_batch]
     return Labeled(told, batch, names[given], confidence, familiar, {"how": words, **check})
-
-
-def labels_in(source: Source, column: str) -> np.ndarray:
-    """Labels of a column of obs as text, ``NOTHING`` where a cell has ``None``, NaN or an empty text.
-
-    Raises
-    ------
-    InputError
-        There is no such column.
-    """
-    if column not in source.obs:
-        raise InputError(
-            f"no column '{column}' in obs: {nearest(column, list(map(str, source.obs.columns)))}"
-        )
-    values = source.obs[column].to_numpy(dtype=object)
-    return np.where(known_cells(values), values.astype(str), NOTHING).astype(object)
 
 
 def _parts(batch: np.ndarray, seed: int) -> tuple[list[np.ndarray], str]:

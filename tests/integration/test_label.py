@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from remadom import labeling, run
-from remadom.adapters.cells import NOTHING
+from remadom.adapters.cells import NOTHING, label_texts
 from remadom.adapters.labels import UNKNOWN
 from remadom.cli.app import app
 from remadom.config.load import overlay, read_config
@@ -21,7 +21,7 @@ from remadom.core.decoders.counts import NBDecoder
 from remadom.data.mock import write_mock
 from remadom.errors import InputError
 from remadom.results import profiles
-from remadom.results.labeled import label_cells, labels_in
+from remadom.results.labeled import label_cells
 from remadom.results.profiles import profile_components
 
 SIZES = {"cells": 600, "genes": 80, "peaks": 60, "proteins": 10, "difficulty": 0.05, "seed": 0}
@@ -75,7 +75,7 @@ def some_labels(trained: Trained, folder: Path, unlabeled: str, **more: str) -> 
 
 
 def test_every_batch_is_labeled_by_the_others(trained: Trained, source):
-    truth, batch = labels_in(source, "cell_type"), batches(trained, source)
+    truth, batch = label_texts(source.obs["cell_type"]), batches(trained, source)
     for name in np.unique(batch):
         told = np.where(batch == name, NOTHING, truth).astype(object)
         found = label_cells(trained, source, told)
@@ -93,7 +93,7 @@ def test_both_opinions_are_worth_something(trained: Trained, source):
     from remadom.eval.transfer import label_transfer
     from remadom.train.embedding import embed_cells
 
-    truth, batch = labels_in(source, "cell_type"), batches(trained, source)
+    truth, batch = label_texts(source.obs["cell_type"]), batches(trained, source)
     z = embed_cells(trained.model, trained.loader(source)).z_bio.numpy()
     found = label_cells(trained, source, truth)
     nearest = np.empty(len(truth), dtype=object)
@@ -109,7 +109,7 @@ def test_both_opinions_are_worth_something(trained: Trained, source):
 
 def test_a_cell_is_not_labeled_by_itself(trained: Trained, source):
     """Were its own label read, cells with wrong labels would get these."""
-    truth = labels_in(source, "cell_type")
+    truth = label_texts(source.obs["cell_type"])
     before = label_cells(trained, source, truth)
     wrong = truth.copy()
     changed = np.arange(0, len(truth), 40)
@@ -121,7 +121,7 @@ def test_a_cell_is_not_labeled_by_itself(trained: Trained, source):
 
 
 def test_within_one_batch_cells_are_labeled_by_others_of_it(trained: Trained, source):
-    truth, batch = labels_in(source, "cell_type"), batches(trained, source)
+    truth, batch = label_texts(source.obs["cell_type"]), batches(trained, source)
     told = np.where(batch == batch[0], truth, NOTHING).astype(object)
     found = label_cells(trained, source, told)
     assert found.check["how"] == "cells by others of the same batch"
@@ -130,7 +130,7 @@ def test_within_one_batch_cells_are_labeled_by_others_of_it(trained: Trained, so
 
 
 def test_a_type_of_one_batch_is_new_to_the_others(trained: Trained, source):
-    truth, batch = labels_in(source, "cell_type"), batches(trained, source)
+    truth, batch = label_texts(source.obs["cell_type"]), batches(trained, source)
     told = truth.copy()
     kind = pd.Series(truth).value_counts().index[0]
     told[(truth == kind) & (batch == batch[0])] = "new"
@@ -150,7 +150,7 @@ def test_the_order_of_cells_does_not_matter(trained: Trained, source):
     assert not (turned.obs_names == source.obs_names).all()
     found = []
     for cells in (source, turned):
-        truth, batch = labels_in(cells, "cell_type"), batches(trained, cells)
+        truth, batch = label_texts(cells.obs["cell_type"]), batches(trained, cells)
         told = np.where(batch == "batch_1", NOTHING, truth).astype(object)
         labeled = label_cells(trained, cells, told)
         found.append(pd.Series(labeled.nearest, index=cells.obs_names)[told == NOTHING])
@@ -191,13 +191,13 @@ def test_modalities_whose_zeros_are_not_measured_have_no_profiles(trained: Train
     for modality in trained.model.decoders:
         monkeypatch.setattr(trained.model.decoder(modality), "scores_zeros", False, raising=False)
     assert profile_components(trained, source).shape == (source.n_cells, 0)
-    truth = labels_in(source, "cell_type")
+    truth = label_texts(source.obs["cell_type"])
     assert label_cells(trained, source, truth).check["accuracy"] > 0.6, "the embedding stands for them"
 
 
 def test_the_command_writes_a_table_and_a_summary(trained: Trained, tmp_path: Path):
     folder = trained.path.parent
-    whole = labels_in(trained.source(), "cell_type")
+    whole = label_texts(trained.source().obs["cell_type"])
     name = str(np.unique(batches(trained, trained.source()))[0])
     kind = pd.Series(whole).value_counts().index[0]
     data = some_labels(trained, tmp_path, name, **{kind: "=2+2"})

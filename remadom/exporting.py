@@ -17,6 +17,7 @@ from remadom.data.files import DataFile, kind_of
 from remadom.data.writer import remove
 from remadom.errors import InputError, nearest
 from remadom.train.imputation import impute_cells
+from remadom.utils.files import refuse_existing
 from remadom.utils.outputs import EMBEDDINGS, RunDir
 
 EMBEDDED = "X_remadom"
@@ -56,8 +57,7 @@ def export(
         No finished run, no such modality, a file that cannot be copied, or ``out`` exists.
     """
     out, folder = Path(out), RunDir(run_dir)
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another --out, or give --overwrite")
+    refuse_existing(out, overwrite=overwrite)
     if not (folder / EMBEDDINGS).exists():
         raise InputError(f"{folder.path} has no {EMBEDDINGS}; expected the folder of a finished run")
     trained = Trained.load(folder.path)

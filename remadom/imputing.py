@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from remadom.config.trained import Trained
-from remadom.errors import InputError
 from remadom.results.imputed import OWN, write_imputed
+from remadom.utils.files import refuse_existing
 
 
 def impute(
@@ -61,8 +61,7 @@ def impute(
         No such checkpoint, modality, batch or cells, or ``out`` exists.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another --out, or give --overwrite")
+    refuse_existing(out, overwrite=overwrite)
     trained = Trained.load(checkpoint)
     return write_imputed(
         trained,

@@ -10,7 +10,7 @@ from remadom.config.trained import Trained
 from remadom.data.obs import column_of
 from remadom.errors import InputError
 from remadom.results.labeled import Labeled, label_cells
-from remadom.utils.files import write_text
+from remadom.utils.files import refuse_existing, write_text
 from remadom.utils.outputs import RunDir
 
 
@@ -40,23 +40,23 @@ def label(
     data
         File, AnnData, MuData or mapping of AnnData; by default the data that was trained on.
     overwrite
-        Replace ``out``.
+        Replace ``out`` and what is beside it.
 
     Raises
     ------
     InputError
-        No such run or column, fewer than two labels, or ``out`` exists.
+        No such run or column, fewer than two labels, or a file to write exists.
     """
     out = Path(out)
     if out.suffix != ".csv":
         raise InputError(f"{out} is no .csv; name a table such as {out.with_suffix('.csv')}")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another --out, or give --overwrite")
+    summary = out.with_suffix(".json")
+    refuse_existing(out, summary, overwrite=overwrite)
     trained = Trained.load(checkpoint)
     source = trained.source(data)
     column = trained.config.evaluation.label_key if column is None else column
     found = label_cells(trained, source, label_texts(column_of(source.obs, column)))
     write_text(out, found.table(source.obs_names).to_csv(index=False))
     about = {"model": str(trained.path), "column": column, **found.summary()}
-    RunDir(out.parent).write_json(out.with_suffix(".json").name, about)
+    RunDir(out.parent).write_json(summary.name, about)
     return found

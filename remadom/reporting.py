@@ -7,6 +7,7 @@ from pathlib import Path
 
 from remadom.errors import InputError
 from remadom.eval.report import write_comparison, write_report
+from remadom.utils.files import refuse_existing
 
 COMPARISON = "comparison.html"
 
@@ -37,8 +38,8 @@ def report(runs: Sequence[str | Path], out: str | Path | None = None, *, overwri
     if not runs:
         raise InputError("found no run to report on; name the folder of a finished run")
     target = Path(COMPARISON) if out is None and len(runs) > 1 else out
-    if target is not None and Path(target).exists() and not overwrite:
-        raise InputError(f"{target} exists; choose another --out, or give --overwrite")
+    if target is not None:
+        refuse_existing(target, overwrite=overwrite)
     if len(runs) == 1:
         return write_report(runs[0], target)
     assert target is not None

@@ -10,7 +10,6 @@ from remadom.config.build import Assembly, assemble
 from remadom.config.known import check_known
 from remadom.config.load import Raw, to_yaml, validate
 from remadom.config.trained import Trained
-from remadom.errors import InputError
 from remadom.results.arrays import embedding_arrays
 from remadom.results.record import Run, record
 from remadom.train.callbacks import History
@@ -18,7 +17,7 @@ from remadom.train.embedding import embed_cells
 from remadom.train.stopping import check_monitor, monitored
 from remadom.train.trainer import Trainer
 from remadom.utils.checkpoint import load_checkpoint
-from remadom.utils.files import write_text
+from remadom.utils.files import refuse_existing, write_text
 from remadom.utils.log import collected_warnings
 from remadom.utils.outputs import CONFIG, DIAGNOSIS, EMBEDDINGS, LAST, RunDir, write_arrays
 from remadom.utils.seed import seed_everything
@@ -119,8 +118,7 @@ def embed(
     name = f"embeddings.{Path(data).stem}.npz" if isinstance(data, str | Path) else EMBEDDINGS
     beside = path / name if path.is_dir() else path.with_name(name)
     target = beside if out is None else Path(out)
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists; choose another --out, or give --overwrite")
+    refuse_existing(target, overwrite=overwrite)
     trained = Trained.load(path)
     source = trained.source(data)
     latent = embed_cells(trained.model, trained.loader(source))

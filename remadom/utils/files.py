@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from remadom.errors import InputError
+
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -48,6 +50,19 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a whole UTF-8 file, atomically."""
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def refuse_existing(*paths: str | Path, overwrite: bool) -> None:
+    """See that nothing is at the paths of an output, unless it may be replaced.
+
+    Raises
+    ------
+    InputError
+        One exists.
+    """
+    for path in () if overwrite else paths:
+        if Path(path).exists():
+            raise InputError(f"{path} exists; choose another --out, or give --overwrite")
 
 
 def second_name(source: str | Path, name: str | Path) -> None:

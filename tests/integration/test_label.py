@@ -239,6 +239,9 @@ def test_a_second_table_needs_overwrite(trained: Trained, tmp_path: Path):
     assert out.read_text() == "mine"
     labeling.label(trained.path.parent, out, "cell_type", overwrite=True)
     assert "own_label" in out.read_text()
+    out.unlink()
+    with pytest.raises(InputError, match=r"labels\.json exists.*--overwrite"):
+        labeling.label(trained.path.parent, out, "cell_type")
 
 
 def test_what_cannot_work_is_said_before_anything_is_written(trained: Trained, source, tmp_path: Path):

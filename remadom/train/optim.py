@@ -16,6 +16,19 @@ from remadom.train.stopping import Watch
 
 logger = logging.getLogger(__name__)
 
+BETAS = (0.9, 0.95)
+"""Adam's memory of a gradient and of its square: 10 and 20 steps.
+
+With the usual 1,000 steps for the square, the gradient of a gene that is seldom counted is divided by a mean of mostly
+zeros when it comes, and its weights move by many learning rates.
+"""
+
+EPS = 1e-3
+"""Gradient, in nats a cell, up to which weights learn in proportion to it.
+
+Adam moves every weight by the learning rate otherwise, however little its feature says.
+"""
+
 
 def choose_device(name: str) -> torch.device:
     """Device of ``optim.device``; ``auto`` takes CUDA, then MPS, then the CPU.
@@ -94,7 +107,8 @@ def adamw(
         {"params": others, "weight_decay": 0.0},
     ]
     fused = device.type in ("cpu", "cuda")
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, fused=fused)
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=BETAS, eps=EPS, fused=fused)
 
 
 class LearningRate:

@@ -107,7 +107,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cells, use, check = blocks(after, "python")
     raw = yaml.safe_load(blocks(after, "yaml")[0])
     raw = overlay(raw, {"optim": {"epochs": 6}, "evaluation": {"figures": False}})
-    raw = overlay(raw, {"model": {"encoders": {"rna": {"components": 0}}}})  # leaves the head something to do
+    left = {"encoders": {"rna": {"components": 0}}, "correction": False}  # leaves the head something to do
+    raw = overlay(raw, {"model": left})
     (shell,) = blocks(page, "bash")
     lines = [line.split()[1:] for line in shell.splitlines()]
     files = {

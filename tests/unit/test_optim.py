@@ -105,6 +105,27 @@ def test_only_trainable_matrices_decay() -> None:
     assert torch.equal(model.norm.weight, before["norm.weight"])
 
 
+def moved(gradients: list[float]) -> float:
+    """How far a bias goes by these gradients, in learning rates."""
+    bias = nn.Parameter(torch.zeros(1))
+    optim = settings(lr=1e-2)
+    optimizer = adamw([bias], optim, CPU)
+    for gradient in gradients:
+        bias.grad = torch.tensor([gradient])
+        optimizer.step()
+    return abs(bias.item()) / optim.lr
+
+
+def test_a_feature_that_comes_once_in_a_long_while_moves_its_weight_little() -> None:
+    once = moved([1.0] + [0.0] * 300 + [1.0] + [0.0] * 100) - moved([1.0] + [0.0] * 300)
+    assert once == pytest.approx(5.8, rel=0.01)  # with a memory of 1,000 steps: 12
+
+
+def test_a_feature_that_says_next_to_nothing_learns_slower() -> None:
+    assert moved([1.0] * 100) == pytest.approx(100, rel=0.01)
+    assert moved([1e-4] * 100) == pytest.approx(100 / 11, rel=0.05)  # g / (g + EPS)
+
+
 def test_a_model_with_nothing_to_train_is_refused() -> None:
     with pytest.raises(InputError, match="nothing to train"):
         adamw(Small().frozen.parameters(), settings(), CPU)

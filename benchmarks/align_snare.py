@@ -70,7 +70,7 @@ def clock() -> Clock:
 
 
 def report(name: str, x: np.ndarray, y: np.ndarray, labels: np.ndarray, start: Clock) -> float:
-    wall, cpu = (now - then for now, then in zip(clock(), start, strict=True))
+    wall, cpu = (end - begin for end, begin in zip(clock(), start, strict=True))
     value = foscttm(x, y)
     there, back = transfer(x, y, labels), transfer(y, x, labels)
     print(f"{name:32s} {value:.4f}      {there:.3f}     {back:.3f}   {wall:6.1f}  {cpu:6.1f}", flush=True)

@@ -20,6 +20,8 @@ from remadom.core.decoders.rna import RNADecoderZINB, log_library
 from remadom.core.encoder import GaussianEncoder
 from remadom.core.inputs import INPUTS
 from remadom.core.likelihood import library_zinb_nll
+from remadom.train.optim import adamw
+from remadom.train.settings import OptimSettings
 from remadom.types import Rows
 from remadom.utils.memory import keep_freed_memory
 
@@ -56,7 +58,7 @@ def main() -> None:
         head.detach().requires_grad_() for head in decoder.natural(z, None, labels, None)
     )
     parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, fused=True)
+    optimizer = adamw(parameters, OptimSettings(), torch.device("cpu"))
 
     def encode() -> None:
         sum(part.sum() for part in encoder(rows)).backward()

@@ -33,7 +33,7 @@ def trained(tmp_path_factory) -> Trained:
     folder = tmp_path_factory.mktemp("labels")
     write_mock(folder / "mosaic.h5mu", folder / "mosaic.yaml", "mosaic", **SIZES)
     quick = {
-        "optim": {"epochs": 30, "batch_size": 64},
+        "optim": {"epochs": 50, "batch_size": 64},
         "evaluation": {"figures": False, "holdout": {}},
         "logging": {"run_dir": str(folder / "run")},
     }
@@ -104,7 +104,7 @@ def test_both_opinions_are_worth_something(trained: Trained, source):
     print(f"{ours:.3f}, the nearest in the embedding {theirs:.3f}")
     assert ours > theirs - 0.01
     assert found.check["accuracy"] == pytest.approx(ours)
-    assert found.check["calibration_error"] < 0.15  # types that resemble each other: it errs low
+    assert found.check["calibration_error"] < 0.1
 
 
 def test_a_cell_is_not_labeled_by_itself(trained: Trained, source):

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.quality.linear import embeddings
 from remadom import run
 from remadom.adapters.cells import NOTHING
-from remadom.adapters.voters import Voters
+from remadom.adapters.voters import Spaces, Voters
 from remadom.config.build import Assembly
 from remadom.config.load import gather, overlay
 from remadom.config.trained import Trained
@@ -134,8 +134,8 @@ def of_embedding(data: Data, source: Source, batch: np.ndarray, z: np.ndarray) -
         )
         found[words] = right
         names, codes = np.unique(labels[others].astype(str), return_inverse=True)
-        voters = Voters.fit(z[others], z[others], codes, len(names), 0)
-        given = names[voters.probabilities(z[ours], z[ours]).argmax(1)]
+        spaces = Spaces(z, z, z)
+        given = names[Voters.fit(spaces[others], codes, len(names), 0).probabilities(spaces[ours]).argmax(1)]
         found[f"{words}, by voters in it"] = float((given == labels[ours].astype(str)).mean())
     return found
 

@@ -16,15 +16,51 @@ NEIGHBORS = 10
 MOST = 50_000
 """Most labeled cells from which the linear classifier learns, and whose distances are compared."""
 PENALTY = 10.0
-"""Inverse strength of its penalty, where the widest dimension of the embedding has a variance of 1."""
+"""Inverse strength of its penalty at most, where the widest dimension has a variance of 1."""
+SHIFTED = 400
+"""Labeled cells beyond which the penalty grows with their number: more of them teach more of what holds in their own
+batches alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Spaces:
+    """Where cells lie in the spaces that say something about their labels, each cell x dimension.
+
+    Attributes
+    ----------
+    embedding
+        In which distances to labeled cells say how familiar a cell is.
+    near
+        In which the nearest labeled cells vote.
+    linear
+        In which a linear classifier learns.
+    """
+
+    embedding: np.ndarray
+    near: np.ndarray
+    linear: np.ndarray
+
+    @classmethod
+    def of(cls, z: np.ndarray, expected: np.ndarray, regressed: np.ndarray) -> Spaces:
+        """From the embedding and the two kinds of profiles of the same cells, or alone where these are empty.
+
+        The nearest vote in the embedding and the expected profiles side by side: it mixes batches and modalities, they
+        keep what single cells show. The classifier is that of regressed profiles.
+        """
+        if not expected.shape[1]:
+            return cls(z, z, z)
+        return cls(z, np.hstack([z / _unit(z), expected]), regressed)
+
+    def __getitem__(self, cells: np.ndarray) -> Spaces:
+        return Spaces(self.embedding[cells], self.near[cells], self.linear[cells])
+
+    def __len__(self) -> int:
+        return len(self.embedding)
 
 
 @dataclass(frozen=True, eq=False)
 class Voters:
-    """Labeled cells, in two spaces.
-
-    The embedding mixes batches and modalities, so that a linear classifier holds in all of them; profiles keep what
-    single cells show, so that the nearest of them are alike in detail.
+    """Labeled cells, by their nearest and by a line.
 
     Attributes
     ----------
@@ -33,11 +69,11 @@ class Voters:
     n_labels
         Number of labels.
     unit
-        Deviation of the widest dimension of the embedding.
+        Deviation of the widest dimension of the linear space.
     linear
-        Multinomial logistic regression in the embedding; ``None`` where there is one label.
-    profiles
-        Of the labeled cells, for searching.
+        Multinomial logistic regression; ``None`` where there is one label.
+    near
+        The labeled cells, for searching those that vote.
     places
         The same in the embedding.
     familiarity
@@ -48,20 +84,18 @@ class Voters:
     n_labels: int
     unit: float
     linear: LogisticRegression | None
-    profiles: AnnIndex
+    near: AnnIndex
     places: AnnIndex
     familiarity: Familiarity | None
 
     @classmethod
-    def fit(cls, z: np.ndarray, profiles: np.ndarray, codes: np.ndarray, n_labels: int, seed: int) -> Voters:
+    def fit(cls, cells: Spaces, codes: np.ndarray, n_labels: int, seed: int) -> Voters:
         """Learn from labeled cells.
 
         Parameters
         ----------
-        z
-            Cell x latent.
-        profiles
-            Cell x component.
+        cells
+            Where they lie.
         codes
             Label of each cell, a number below ``n_labels``.
         n_labels
@@ -69,30 +103,39 @@ class Voters:
         seed
             Of the cells that are drawn where there are more than ``MOST``.
         """
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(z))[:MOST])
-        unit, places = max(float(z.std(0).max()), 1e-6), AnnIndex(z)
+        drawn = np.sort(np.random.default_rng(seed).permutation(len(cells))[:MOST])
+        unit, places = _unit(cells.linear), AnnIndex(cells.embedding)
         linear, familiarity = None, None
         if len(np.unique(codes[drawn])) > 1:
-            linear = LogisticRegression(C=PENALTY, max_iter=1000).fit(z[drawn] / unit, codes[drawn])
-        if len(z) > 1:
-            distance, _ = nearest_others(places, z, drawn, min(NEIGHBORS, len(z) - 1))
+            strength = PENALTY * min(1.0, SHIFTED / len(drawn))
+            linear = LogisticRegression(C=strength, max_iter=1000).fit(
+                cells.linear[drawn] / unit, codes[drawn]
+            )
+        if len(cells) > 1:
+            k = min(NEIGHBORS, len(cells) - 1)
+            distance, _ = nearest_others(places, cells.embedding, drawn, k)
             familiarity = Familiarity.of(distance.mean(1), codes[drawn], n_labels)
-        return cls(codes, n_labels, unit, linear, AnnIndex(profiles), places, familiarity)
+        return cls(codes, n_labels, unit, linear, AnnIndex(cells.near), places, familiarity)
 
-    def probabilities(self, z: np.ndarray, profiles: np.ndarray) -> np.ndarray:
+    def probabilities(self, cells: Spaces) -> np.ndarray:
         """Probability of each label, cell x label: the mean of what the classifier and the neighbors say."""
-        index, _ = self.profiles.search(profiles, min(NEIGHBORS, len(self.codes)))
+        index, _ = self.near.search(cells.near, min(NEIGHBORS, len(self.codes)))
         votes = shares(self.codes[index.numpy()], self.n_labels)
         if self.linear is None:
             return votes
         said = np.zeros_like(votes)
-        said[:, self.linear.classes_] = self.linear.predict_proba(z / self.unit)
+        said[:, self.linear.classes_] = self.linear.predict_proba(cells.linear / self.unit)
         mean: np.ndarray = (votes + said) / 2
         return mean
 
-    def familiar(self, z: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    def familiar(self, cells: Spaces, codes: np.ndarray) -> np.ndarray:
         """Chance that a labeled cell, of the label given to a cell or of any, lies as far from the others."""
         if self.familiarity is None:
-            return np.ones(len(z))
-        _, distance = self.places.search(z, min(NEIGHBORS, len(self.codes) - 1))
+            return np.ones(len(cells))
+        _, distance = self.places.search(cells.embedding, min(NEIGHBORS, len(self.codes) - 1))
         return self.familiarity.chance(distance.numpy().mean(1), codes)
+
+
+def _unit(values: np.ndarray) -> float:
+    """Deviation of the widest dimension."""
+    return max(float(values.std(0).max()), 1e-6)

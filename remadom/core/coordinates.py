@@ -89,14 +89,16 @@ class DecodedCoordinates(nn.Module):
         return placed
 
 
-def comparable(expected: Float[Tensor, "cell feature"], support: Support) -> Float[Tensor, "cell feature"]:
-    """Expected values on the scale on which they are compared.
+def comparable(
+    expected: Float[Tensor, "cell feature"], support: Support, total: float = TOTAL
+) -> Float[Tensor, "cell feature"]:
+    """Values on the scale on which they are compared.
 
-    Counts and events are normalized to ``TOTAL`` a cell, ``log1p`` is taken and each cell's mean is taken off (so that
+    Counts and events are normalized to ``total`` a cell, ``log1p`` is taken and each cell's mean is taken off (so that
     differences of depth vanish for proteins as well: a centered log ratio); other values stay as they are.
     """
     if support not in ("counts", "events"):
         return expected
     share = expected / expected.sum(1, keepdim=True).clamp(min=1e-12)
-    values = (TOTAL * share).log1p()
+    values = (total * share).log1p()
     return values - values.mean(1, keepdim=True)

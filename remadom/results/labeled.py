@@ -10,13 +10,13 @@ import pandas as pd
 
 from remadom.adapters.cells import NOTHING
 from remadom.adapters.labels import UNKNOWN
-from remadom.adapters.voters import Voters
+from remadom.adapters.voters import Spaces, Voters
 from remadom.config.trained import Trained
 from remadom.data.source import Source
 from remadom.errors import InputError
 from remadom.eval.confidence import label_scores
 from remadom.results.mapped import guarded
-from remadom.results.profiles import profile_components
+from remadom.results.profiles import profiles_of
 from remadom.train.embedding import embed_cells
 from remadom.utils.seed import derive
 
@@ -121,8 +121,8 @@ def label_cells(trained: Trained, source: Source, told: np.ndarray) -> Labeled:
             "with it, or map it with `remadom mapref`"
         )
     z = embed_cells(trained.model, trained.loader(source)).z_bio.numpy()
-    profiles = profile_components(trained, source)
-    profiles = profiles if profiles.shape[1] else z
+    profiles = profiles_of(trained, source)
+    spaces = Spaces.of(z, profiles.expected, profiles.regressed)
     seed = derive(trained.config.optim.seed, "labels")
     parts, words = _parts(of_batch[labeled], seed)
     confidence, familiar = np.zeros(len(told)), np.ones(len(told))
@@ -130,10 +130,10 @@ def label_cells(trained: Trained, source: Source, told: np.ndarray) -> Labeled:
     for by, to in [(~part, labeled[part]) for part in parts] + [(np.ones(len(labeled), bool), asked)]:
         if not by.any() or not len(to):
             continue
-        voters = Voters.fit(z[labeled[by]], profiles[labeled[by]], codes[by], len(names), seed)
-        likely = voters.probabilities(z[to], profiles[to])
+        voters = Voters.fit(spaces[labeled[by]], codes[by], len(names), seed)
+        likely = voters.probabilities(spaces[to])
         given[to], confidence[to] = likely.argmax(1), likely.max(1)
-        familiar[to] = voters.familiar(z[to], given[to])
+        familiar[to] = voters.familiar(spaces[to], given[to])
     several = sum(np.isin(names, told[labeled[part]]).astype(int) for part in parts) > 1
     check = label_scores(
         names[given[labeled]],

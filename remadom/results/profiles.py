@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
 
 from remadom.config.trained import Trained
-from remadom.core.coordinates import BLOCK, comparable
+from remadom.core.coordinates import BLOCK, TOTAL, comparable
+from remadom.data.modality import modality_named
 from remadom.data.source import Source
 from remadom.results.donors import donated
 from remadom.results.kept_donors import load_donors
@@ -26,15 +29,37 @@ FEATURES = 5000
 """Most features of a modality that are read: those that vary most."""
 FLAT = 1e-8
 """Variance of the first component below which all measured cells are the same."""
+RIDGE = 10.0
+"""Penalty of the regression between modalities, in cells at a component's unit."""
+PAIRED = 50
+"""Cells with all that a regression reads and predicts, below which there is none."""
 
 
-def profile_components(trained: Trained, source: Source) -> np.ndarray:
-    """Principal components of the modalities, cell x component, each modality's beside the others'.
+@dataclass(frozen=True, eq=False)
+class Profiles:
+    """Principal components of the modalities of cells, cell x component, each modality's beside the others'.
 
-    A cell's profile of a modality is what was measured of it; where nothing was, what is expected of it, as by
-    ``remadom impute``. Profiles are made comparable as for :class:`~remadom.core.coordinates.DecodedCoordinates`, axes
-    are those of measured cells, and each modality is divided by the deviation of its first component. A modality whose
-    zeros say "not measured" has no profiles, and open peaks have none: of one cell they are noise.
+    Attributes
+    ----------
+    expected
+        Of what was measured of a cell; where nothing was, of what is expected of it, as by ``remadom impute``.
+    regressed
+        The same where it was measured; where it was not, what ridge regression makes of the components of what was.
+        A line through the measured ones: coarser, and so the same in every modality to a linear classifier.
+    """
+
+    expected: np.ndarray
+    regressed: np.ndarray
+
+
+def profiles_of(trained: Trained, source: Source) -> Profiles:
+    """Profiles of all modalities that tell cells apart.
+
+    Profiles are made comparable as for :class:`~remadom.core.coordinates.DecodedCoordinates`, axes are those of
+    measured cells, and each modality is divided by the deviation of its first component. Modalities that are read as
+    centered log ratios (proteins) are normalized to the median total: a panel may count so few that a larger one would
+    make differences of nothing out of none and one. A modality whose zeros say "not measured" has no profiles, and
+    open peaks have none: of one cell they are noise.
 
     Parameters
     ----------
@@ -43,14 +68,16 @@ def profile_components(trained: Trained, source: Source) -> np.ndarray:
     source
         Cells, prepared for it.
     """
-    parts = [
-        found
+    parts = {
+        modality: found
         for modality in trained.model.decoders
         if modality in source.modalities
         and _tells_cells_apart(trained, modality)
         and (found := _of_modality(trained, source, modality)) is not None
-    ]
-    return np.concatenate(parts, axis=1) if parts else np.empty((source.n_cells, 0), dtype=np.float32)
+    }
+    nothing = np.empty((source.n_cells, 0), dtype=np.float32)
+    regressed = _regressed(parts, {m: source.has[m] for m in parts})
+    return Profiles(np.hstack([nothing, *parts.values()]), np.hstack([nothing, *regressed.values()]))
 
 
 def _tells_cells_apart(trained: Trained, modality: str) -> bool:
@@ -64,7 +91,9 @@ def _of_modality(trained: Trained, source: Source, modality: str) -> np.ndarray 
     support, measured = trained.model.decoder(modality).support, np.flatnonzero(source.has[modality])
     seed = derive(trained.config.optim.seed, f"profiles.{modality}")
     drawn = np.sort(np.random.default_rng(seed).permutation(measured)[:SAMPLE])
-    sample = _profiles(source.rows(modality, drawn).toarray(), support)
+    values = source.rows(modality, drawn).toarray()
+    total = _total(values) if modality_named(modality).encoder_input == "clr" else TOTAL
+    sample = _profiles(values, support, total)
     if len(sample) < 2:
         return None
     kept = np.sort(np.argsort(-sample.var(0), kind="stable")[:FEATURES])
@@ -74,13 +103,37 @@ def _of_modality(trained: Trained, source: Source, modality: str) -> np.ndarray 
         return None
     axes = found.components_.T / np.sqrt(found.explained_variance_[0])
     out = np.empty((source.n_cells, axes.shape[1]), dtype=np.float32)
-    for cells, values in _blocks(trained, source, modality, measured):
-        out[cells] = (_profiles(values, support)[:, kept] - found.mean_) @ axes
+    for cells, block in _blocks(trained, source, modality, measured):
+        out[cells] = (_profiles(block, support, total)[:, kept] - found.mean_) @ axes
     return out
 
 
-def _profiles(values: np.ndarray, support: Support) -> np.ndarray:
-    return comparable(torch.from_numpy(np.asarray(values, dtype=np.float32)), support).numpy()
+def _total(values: np.ndarray) -> float:
+    """Median total of the cells that have any counts."""
+    totals = values.sum(1)
+    return float(np.median(totals[totals > 0])) if (totals > 0).any() else TOTAL
+
+
+def _profiles(values: np.ndarray, support: Support, total: float) -> np.ndarray:
+    return comparable(torch.from_numpy(np.asarray(values, dtype=np.float32)), support, total).numpy()
+
+
+def _regressed(parts: Mapping[str, np.ndarray], has: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Components of each modality, by ridge regression where a cell lacks it and enough others have what it reads."""
+    found = {}
+    for modality, own in parts.items():
+        out, others = own.copy(), [m for m in parts if m != modality]
+        seen = np.stack([has[m] for m in others], axis=1) if others else np.zeros((len(own), 0), dtype=bool)
+        for pattern in np.unique(seen[~has[modality]], axis=0):
+            read = [m for m, there in zip(others, pattern, strict=True) if there]
+            paired = np.logical_and.reduce([has[modality], *(has[m] for m in read)])
+            if not read or paired.sum() < PAIRED:
+                continue
+            cells = ~has[modality] & (seen == pattern).all(1)
+            x = np.hstack([parts[m] for m in read])
+            out[cells] = Ridge(RIDGE).fit(x[paired], own[paired]).predict(x[cells])
+        found[modality] = out
+    return found
 
 
 def _blocks(

@@ -22,7 +22,7 @@ from remadom.data.mock import write_mock
 from remadom.errors import InputError
 from remadom.results import profiles
 from remadom.results.labeled import label_cells
-from remadom.results.profiles import profile_components
+from remadom.results.profiles import PAIRED, profiles_of
 
 SIZES = {"cells": 600, "genes": 80, "peaks": 60, "proteins": 10, "difficulty": 0.05, "seed": 0}
 
@@ -158,7 +158,7 @@ def test_the_order_of_cells_does_not_matter(trained: Trained, source):
 
 
 def test_profiles_hold_what_was_measured_or_expected(trained: Trained, source):
-    found = profile_components(trained, source)
+    found = profiles_of(trained, source).expected
     assert found.shape[0] == source.n_cells
     assert np.isfinite(found).all()
     widths = widths_of(source)
@@ -171,9 +171,9 @@ def test_profiles_hold_what_was_measured_or_expected(trained: Trained, source):
 
 
 def test_donors_stand_beside_the_decoder_in_what_is_expected(trained: Trained, source, monkeypatch):
-    with_donors = profile_components(trained, source)
+    with_donors = profiles_of(trained, source).expected
     monkeypatch.setattr(profiles, "load_donors", lambda *_: None)
-    without = profile_components(trained, source)
+    without = profiles_of(trained, source).expected
     start = 0
     for modality, width in widths_of(source).items():
         apart = np.abs(with_donors - without)[:, start : start + width].max(1)
@@ -182,15 +182,63 @@ def test_donors_stand_beside_the_decoder_in_what_is_expected(trained: Trained, s
         start += width
 
 
+def test_regressed_profiles_are_those_of_ridge_regression(trained: Trained, source):
+    """Normal equations in float64, by which modalities a cell has; as measured where it was."""
+    found, widths = profiles_of(trained, source), widths_of(source)
+    starts = dict(zip(widths, np.cumsum([0, *widths.values()]).tolist(), strict=False))
+    part = {m: slice(start, start + widths[m]) for m, start in starts.items()}
+    other = dict(zip(widths, reversed(widths), strict=True))
+    assert set(widths) == {"rna", "adt"}
+    for modality in widths:
+        has, there = source.has[modality], source.has[other[modality]]
+        own, x = (
+            found.expected[:, part[modality]],
+            found.expected[:, part[other[modality]]].astype(np.float64),
+        )
+        paired = has & there
+        assert paired.sum() >= PAIRED
+        mean, target = x[paired].mean(0), own[paired].astype(np.float64)
+        a = x[paired] - mean
+        weights = np.linalg.solve(a.T @ a + 10 * np.eye(a.shape[1]), a.T @ (target - target.mean(0)))
+        cells = ~has & there
+        assert cells.any()
+        expected = (x[cells] - mean) @ weights + target.mean(0)
+        assert np.allclose(found.regressed[cells, part[modality]], expected, atol=1e-3)
+        nothing = has | ~there  # neither lacks it nor has the other
+        assert (found.regressed[nothing, part[modality]] == own[nothing]).all()
+
+
+def test_where_few_cells_are_paired_nothing_is_regressed(trained: Trained, source, monkeypatch):
+    monkeypatch.setattr(profiles, "PAIRED", source.n_cells + 1)
+    found = profiles_of(trained, source)
+    assert (found.regressed == found.expected).all()
+
+
+def test_profiles_of_proteins_are_at_their_own_total(trained: Trained, source, monkeypatch):
+    """The median of the measured cells; genes have the usual one."""
+    seen = {}
+    compared = profiles.comparable
+
+    def noted(values, support, total):
+        seen.setdefault(total, len(seen))
+        return compared(values, support, total)
+
+    monkeypatch.setattr(profiles, "comparable", noted)
+    profiles_of(trained, source)
+    counts = source.rows("adt", np.flatnonzero(source.has["adt"])).toarray().sum(1)
+    assert set(seen) == {1e4, float(np.median(counts))}
+
+
 def test_modalities_whose_zeros_are_not_measured_have_no_profiles(trained: Trained, source, monkeypatch):
     decoder = trained.model.decoder("rna")
     assert isinstance(decoder, NBDecoder)
-    before = profile_components(trained, source)
+    before = profiles_of(trained, source)
     monkeypatch.setattr(decoder, "scores_zeros", False, raising=False)
-    assert profile_components(trained, source).shape[1] == before.shape[1] - 20
+    after = profiles_of(trained, source)
+    assert after.expected.shape[1] == after.regressed.shape[1] == before.expected.shape[1] - 20
     for modality in trained.model.decoders:
         monkeypatch.setattr(trained.model.decoder(modality), "scores_zeros", False, raising=False)
-    assert profile_components(trained, source).shape == (source.n_cells, 0)
+    assert profiles_of(trained, source).expected.shape == (source.n_cells, 0)
     truth = label_texts(source.obs["cell_type"])
     assert label_cells(trained, source, truth).check["accuracy"] > 0.6, "the embedding stands for them"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import sys
 import warnings
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -77,15 +78,26 @@ def _chosen(n_cells: int) -> Method:
     if importlib.util.find_spec("umap") is None:
         logger.info("the figure is drawn by PCA; for UMAP: pip install 'remadom[eval]'")
         return "pca"
+    try:
+        _umap_class()
+    except RuntimeError as error:  # numba, where no folder can be written in which it keeps what it compiles
+        logger.warning("the figure is drawn by PCA; umap-learn cannot be imported: %s", error)
+        return "pca"
     return "umap"
+
+
+def _umap_class() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImportWarning)  # it misses TensorFlow, for a class not used here
+        from umap import UMAP
+    return UMAP
 
 
 def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
     if importlib.util.find_spec("umap") is None:
         raise MissingExtra("umap-learn", "eval", "the layout umap")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImportWarning)  # it misses TensorFlow, for a class not used here
-        from umap import UMAP
+    layout = _umap_class()
+    _keep_compiled()
     start = 10 * components / np.abs(components).max()
     neighbors = min(15, len(z) - 1)
     near, itself = neighborhood(z, neighbors - 1), np.arange(len(z))[:, None]
@@ -93,13 +105,28 @@ def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
         np.hstack([itself, near.indices]),
         np.hstack([0.0 * itself, near.distances]).astype(np.float32),
     )  # its own search takes a minute, most of it to be compiled
-    found = UMAP(
+    found = layout(
         n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1, precomputed_knn=known
     )
     with threads_kept(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"precomputed_knn\[2\]", UserWarning)  # nothing new is placed
         xy: np.ndarray = found.fit_transform(z)
     return xy
+
+
+def _keep_compiled() -> None:
+    """Let numba keep the machine code of umap-learn as it keeps that of pynndescent: beside it, or in the user's cache.
+
+    To compile it takes each process seven seconds, ten times what laying out two thousand cells does.
+    """
+    dispatcher = sys.modules.get("numba.core.dispatcher")
+    if dispatcher is None:
+        return
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "umap":
+            for found in vars(module).values():
+                if isinstance(found, dispatcher.Dispatcher) and not found.signatures:
+                    found.enable_caching()
 
 
 def _tsne(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.machinery
 import math
 import re
+import subprocess
 import sys
 import types
 
@@ -497,6 +498,35 @@ def test_umap_as_installed_keeps_groups_apart_and_follows_the_seed():
     centers = np.array([xy[group == g].mean(0) for g in range(3)])
     nearest = np.linalg.norm(xy[:, None] - centers, axis=-1).argmin(1)
     np.testing.assert_array_equal(nearest, group)
+
+
+def test_where_umap_cannot_be_imported_the_principal_components_are_drawn(monkeypatch, caplog):
+    def refused():
+        raise RuntimeError("cannot cache function 'rdist': no locator available")
+
+    monkeypatch.setattr(layout.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(layout, "_umap_class", refused)
+    assert plane(np.random.default_rng(0).normal(size=(80, 5))).name == "PCA"
+    assert "no locator available" in caplog.text
+
+
+@pytest.mark.slow
+def test_what_umap_compiles_is_kept_for_the_next_process():
+    """Of two processes the second finds the machine code of the first, and lays out the same."""
+    pytest.importorskip("umap.umap_", exc_type=ImportError)
+    lines = (
+        "import numpy as np",
+        "from remadom.eval.layout import plane",
+        "xy = plane(np.random.default_rng(0).normal(size=(60, 4)), 'umap').xy",
+        "from umap.layouts import _nb_optimize_layout_euclidean_single_epoch as compiled",
+        "print(sum(compiled.stats.cache_hits.values()), float(np.abs(xy).sum()))",
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
+    said = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in range(2)
+    ]
+    assert said[1][0] == "1"
+    assert said[0][1] == said[1][1]
 
 
 @pytest.mark.parametrize("method", ["umap", "tsne"])

@@ -40,8 +40,8 @@ MEASURES = (0.2, 0.0012)
 """Seconds of the scores of the embedding: at least, and a scored cell; as all that follow, where :func:`pace` is 1."""
 COMPARED = 2.5e-7
 """Seconds of comparing two batches in a modality that both have, for each of their cells and features compared."""
-FIGURES = (14.5, 0.0003)
-"""Seconds of the figures: at least (UMAP is compiled), and a drawn cell."""
+FIGURES = (9.0, 0.0003)
+"""Seconds of the figures: at least, and a drawn cell; seven more where UMAP was never compiled before."""
 COORDINATES = 5e-8
 """Seconds of finding the coordinates of the embedding, for each cell and feature that these are found from."""
 DONORS = 1.3e-4

@@ -96,7 +96,7 @@ def _umap_class() -> Any:
 def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
     if importlib.util.find_spec("umap") is None:
         raise MissingExtra("umap-learn", "eval", "the layout umap")
-    layout = _umap_class()
+    UMAP = _umap_class()
     _keep_compiled()
     start = 10 * components / np.abs(components).max()
     neighbors = min(15, len(z) - 1)
@@ -105,7 +105,7 @@ def _umap(z: np.ndarray, components: np.ndarray, seed: int) -> np.ndarray:
         np.hstack([itself, near.indices]),
         np.hstack([0.0 * itself, near.distances]).astype(np.float32),
     )  # its own search takes a minute, most of it to be compiled
-    found = layout(
+    found = UMAP(
         n_neighbors=neighbors, init=start, n_epochs=200, random_state=seed, n_jobs=1, precomputed_knn=known
     )
     with threads_kept(), warnings.catch_warnings():

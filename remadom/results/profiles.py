@@ -45,8 +45,7 @@ class Profiles:
         Of what was measured of a cell; where nothing was, of what is expected of it, as by ``remadom impute``.
     regressed
         The same where it was measured; where it was not, what ridge regression makes of the components of what was.
-        A line through what was measured: types lie on the same sides of a linear classifier whether a modality was measured
-        or not.
+        A line through what was measured: types lie on the same sides of a linear classifier whether measured or not.
     """
 
     expected: np.ndarray

@@ -65,7 +65,7 @@ def baselines(
     guesses = {"mean": np.repeat(mean.reshape(1, -1), len(cells), axis=0)}
     values = scale.to(known.toarray())
     others = [m for m in source.modalities if m != modality]
-    for sources, at in _patterns(source, others, cells):
+    for sources, at in by_sources(source, others, cells):
         taught = np.flatnonzero(np.all([source.has[m][train] for m in sources], axis=0))
         if len(taught) <= 2:
             continue
@@ -79,10 +79,12 @@ def baselines(
     return guesses
 
 
-def _patterns(
+def by_sources(
     source: Source, others: Sequence[str], cells: np.ndarray
 ) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Cells by the modalities that they can be predicted from."""
+    """Those of the others that cells have, and so can be predicted from, with the places of such cells in ``cells``."""
+    if not others:
+        return
     has = np.stack([source.has[m][cells] for m in others], axis=1)
     for pattern in np.unique(has, axis=0):
         sources = [m for m, present in zip(others, pattern, strict=True) if present]

@@ -15,6 +15,7 @@ from remadom.config.trained import Trained
 from remadom.core.coordinates import BLOCK, TOTAL, comparable
 from remadom.data.modality import modality_named
 from remadom.data.source import Source
+from remadom.eval.baselines import by_sources
 from remadom.results.donors import donated
 from remadom.results.kept_donors import load_donors
 from remadom.train.imputation import impute_cells
@@ -76,7 +77,7 @@ def profiles_of(trained: Trained, source: Source) -> Profiles:
         and (found := _of_modality(trained, source, modality)) is not None
     }
     nothing = np.empty((source.n_cells, 0), dtype=np.float32)
-    regressed = _regressed(parts, {m: source.has[m] for m in parts})
+    regressed = _regressed(source, parts)
     return Profiles(np.hstack([nothing, *parts.values()]), np.hstack([nothing, *regressed.values()]))
 
 
@@ -118,20 +119,17 @@ def _profiles(values: np.ndarray, support: Support, total: float) -> np.ndarray:
     return comparable(torch.from_numpy(np.asarray(values, dtype=np.float32)), support, total).numpy()
 
 
-def _regressed(parts: Mapping[str, np.ndarray], has: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _regressed(source: Source, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Components of each modality, by ridge regression where a cell lacks it and enough others have what it reads."""
     found = {}
     for modality, own in parts.items():
-        out, others = own.copy(), [m for m in parts if m != modality]
-        seen = np.stack([has[m] for m in others], axis=1) if others else np.zeros((len(own), 0), dtype=bool)
-        for pattern in np.unique(seen[~has[modality]], axis=0):
-            read = [m for m, there in zip(others, pattern, strict=True) if there]
-            paired = np.logical_and.reduce([has[modality], *(has[m] for m in read)])
-            if not read or paired.sum() < PAIRED:
-                continue
-            cells = ~has[modality] & (seen == pattern).all(1)
-            x = np.hstack([parts[m] for m in read])
-            out[cells] = Ridge(RIDGE).fit(x[paired], own[paired]).predict(x[cells])
+        out, has = own.copy(), source.has[modality]
+        others, lacking = [m for m in parts if m != modality], np.flatnonzero(~has)
+        for read, at in by_sources(source, others, lacking):
+            paired = np.all([source.has[m] for m in (modality, *read)], axis=0)
+            if paired.sum() >= PAIRED:
+                x = np.hstack([parts[m] for m in read])
+                out[lacking[at]] = Ridge(RIDGE).fit(x[paired], own[paired]).predict(x[lacking[at]])
         found[modality] = out
     return found
 

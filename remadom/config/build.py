@@ -201,7 +201,11 @@ def assemble(raw: Raw, *, where: str = "", data: Any = None) -> Assembly:
         time=time,
         model=model,
         objective=Objective(
-            model, components.beta_schedule(config.model), terms.build_terms(ties, config), structure
+            model,
+            components.beta_schedule(config.model),
+            terms.build_terms(ties, config),
+            structure,
+            config.optim.terms_every,
         ),
         ties=ties,
         batches=batches,

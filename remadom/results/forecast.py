@@ -178,13 +178,13 @@ def _stepping(assembly: Assembly) -> tuple[float, float]:
     optimizer = adamw(objective.parameters(), optim, device)
     parameters = list(objective.parameters())
     started = time.perf_counter()
-    objective.begin_epoch(LATER)
+    objective.begin_epoch(LATER, len(loader))
     refresh = time.perf_counter() - started
     times = [time.perf_counter()]
     for number, batch in enumerate(islice(loader, WARM + TIMED)):
         seed_noise(device, derive(optim.seed, "forecast", number))
         with torch.autocast(device.type, dtype=half, enabled=half is not None):
-            loss, _ = objective(batch.to(device), float(LATER))
+            loss, _ = objective(batch.to(device), LATER + number / len(loader))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -194,7 +194,10 @@ def _stepping(assembly: Assembly) -> tuple[float, float]:
         loss.item()  # waits for the device
         times.append(time.perf_counter())
     each = np.diff(times)
-    return float(np.median(each[WARM:] if len(each) > WARM else each)), refresh
+    warm, every = np.arange(len(each)) >= min(WARM, len(each) - 1), optim.terms_every
+    full = np.arange(len(each)) % every == 0  # steps with terms
+    parts = [np.median(each[warm & kind]) for kind in (full, ~full) if (warm & kind).any()]
+    return float(np.average(parts, weights=[1, every - 1] if len(parts) > 1 else None)), refresh
 
 
 def _embedding(assembly: Assembly) -> float:

@@ -61,8 +61,8 @@ class Replayable(Protocol):
 class Staged(Protocol):
     """An objective with something to do around an epoch and after a backward pass."""
 
-    def begin_epoch(self, epoch: int, /) -> None:
-        """Take the number of the epoch that begins, from 0."""
+    def begin_epoch(self, epoch: int, n_steps: int, /) -> None:
+        """Take the number of the epoch that begins, from 0, and that of its steps, 0 where it is not known."""
         ...
 
     def end_epoch(self, means: Mapping[str, float], /) -> None:

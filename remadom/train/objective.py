@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -71,6 +72,9 @@ class Objective(nn.Module):
         What is added to the ELBO, by name.
     structure
         The graph and the edges that the terms read, if any does.
+    terms_every
+        Steps from one with terms to the next: of an epoch's steps the first, and each that many later. There they weigh
+        as much more as there are fewer, so that an epoch's mean loss is the same.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Objective(nn.Module):
         beta: Schedule,
         terms: Mapping[str, Term] | None = None,
         structure: Structure | None = None,
+        terms_every: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
@@ -86,8 +91,10 @@ class Objective(nn.Module):
         self.terms = dict(terms or {})
         self.heads = nn.ModuleDict({name: term.module for name, term in self.terms.items()})
         self.structure = structure
+        self.terms_every, self.n_steps = terms_every, 1
         self.meter = GradientMeter()
         self.recorded: Replay | None = None
+        self._stands_for = 1.0
         self._unseen: set[str] = set(self.terms)
 
     @property
@@ -103,26 +110,35 @@ class Objective(nn.Module):
 
         ``elbo.loss`` weighs the KL term as at the end of the schedule, so that epochs can be compared.
         """
-        beta = self.beta(epoch)
+        beta, steps = self.beta(epoch), self._steps_of_terms(epoch)
+        self._stands_for = steps
         passes = self.model if self.recorded is None else self.recorded
         enc_outs, latent = passes.infer(batch)
-        if self.terms:
-            self.meter.clear()
+        self.meter.clear()
+        if steps:
             z_bio, mu, logvar = (self.meter.tap("elbo", value) for value in latent)
             latent = replace(latent, z_bio=z_bio, mu=mu, logvar=logvar)
         parts = self.model.combine(passes.means(latent, batch), beta)
         loss, logs = parts["loss"], {**self._named(parts), "beta": torch.tensor(beta)}
-        if self.terms:
-            means, logvar = self.model.product(enc_outs)
-            unit = logs["unit"] = placing_cost(means.detach(), logvar.detach())
+        if not steps:
+            return loss, {"loss": loss.detach(), **logs}
+        means, logvar = self.model.product(enc_outs)
+        unit = logs["unit"] = placing_cost(means.detach(), logvar.detach())
         for name, term in self.terms.items():
             weight = term.weight(epoch)
             module = term.module if self.recorded is None else self.recorded.head(name, term.module)
             value, more = self._value(name, batch, enc_outs, means, epoch, module)
-            loss = loss + weight * unit * value
+            loss = loss + steps * weight * unit * value
             logs |= {f"{name}.loss": value.detach(), f"{name}.weight": torch.tensor(weight)}
             logs |= {f"{name}.{key}": scalar for key, scalar in more.items()}
         return loss, {"loss": loss.detach(), **logs}
+
+    def _steps_of_terms(self, epoch: float) -> float:
+        """For how many steps the terms stand in the one at this point of the training; 0 where they are left out."""
+        step = round(epoch % 1 * self.n_steps)
+        if not self.terms or step % self.terms_every:
+            return 0.0
+        return self.n_steps / math.ceil(self.n_steps / self.terms_every)
 
     @contextmanager
     def replaying(self) -> Iterator[None]:
@@ -138,8 +154,9 @@ class Objective(nn.Module):
             self.recorded = None
 
     def gradients(self) -> Logs:
-        """After the backward pass: each term's gradient at the latent, as a multiple of the ELBO's."""
-        return {f"{name}.grad_norm": value for name, value in self.meter.relative_to("elbo").items()}
+        """After the backward pass: each term's gradient at the latent a step, as a multiple of the ELBO's."""
+        found = self.meter.relative_to("elbo")
+        return {f"{name}.grad_norm": value / self._stands_for for name, value in found.items()}
 
     @torch.no_grad()
     def score(self, batch: Batch) -> dict[str, Tensor]:
@@ -182,8 +199,9 @@ class Objective(nn.Module):
             found[name] = {"loss": float(value), **{key: float(scalar) for key, scalar in logs.items()}}
         return found
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Rebuild the graph and the edges where they are due."""
+    def begin_epoch(self, epoch: int, n_steps: int) -> None:
+        """Rebuild the graph and the edges where they are due, before an epoch of so many steps."""
+        self.n_steps = max(1, n_steps)
         if self.structure is not None:
             self.structure.refresh(epoch)
 

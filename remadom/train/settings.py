@@ -79,6 +79,10 @@ class OptimSettings(Section):
     grad_clip: NonNegativeFloat = 10.0
     """Largest norm of the gradient; 0 does not clip."""
 
+    terms_every: PositiveInt = 2
+    """Steps from one that computes what stands beside the ELBO (alignment, graph, bridge) to the next; there it weighs
+    that many times as much."""
+
     detect_anomaly: bool = False
     """Trace the operation that makes a gradient NaN (slow)."""
 

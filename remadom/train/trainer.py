@@ -134,7 +134,7 @@ class Trainer:
         state = self.state
         state.rate.begin(state.epoch)
         if self.staged is not None:
-            self.staged.begin_epoch(state.epoch)
+            self.staged.begin_epoch(state.epoch, operator.length_hint(train_loader))
         meter = Meter(self.device)
         started = time.perf_counter()
         self._train(train_loader, meter, progress)

@@ -140,6 +140,32 @@ def test_the_terms_are_weighed_by_their_schedules(tmp_path: Path):
         )
 
 
+def test_terms_of_every_second_step_weigh_in_an_epoch_as_those_of_all(tmp_path: Path):
+    totals, gradients = {}, {}
+    for every in (1, 2, 3):
+        settings = raw(tmp_path, alignment=heads("mmd", weight=0.4), optim={"terms_every": every})
+        objective = (assembly := assemble(settings)).objective
+        batch, n_steps = next(iter(assembly.training_loader())), 5
+        objective.begin_epoch(1, n_steps)
+        total, with_terms = 0.0, []
+        for step in range(n_steps):
+            torch.manual_seed(0)
+            loss, logs = objective(batch, 1 + step / n_steps)
+            loss.backward()
+            total += float(logs["loss"] - logs["elbo.recon"] - logs["beta"] * logs["elbo.kl"])
+            if "mmd.loss" in logs:
+                with_terms.append(step)
+                gradients.setdefault(every, float(objective.gradients()["mmd.grad_norm"]))
+            else:
+                assert not objective.gradients()
+        assert with_terms == list(range(0, n_steps, every))
+        totals[every] = total
+    assert totals[1] != 0
+    assert totals[2] == pytest.approx(totals[1], rel=1e-3)
+    assert totals[3] == pytest.approx(totals[1], rel=1e-3)
+    assert gradients[2] == pytest.approx(gradients[1], rel=1e-3), "a step's share, not that of two"
+
+
 @pytest.mark.parametrize("died", [1, 2, 4])
 def test_a_run_with_edges_is_resumed_to_the_bit(tmp_path: Path, died: int):
     settings = raw(tmp_path, optim={"epochs": 6}, alignment=heads("mmd", "crossgraph"), **WITH_EDGES)
@@ -155,8 +181,8 @@ def test_a_run_with_edges_is_resumed_to_the_bit(tmp_path: Path, died: int):
     )
     begin = assembly.objective.begin_epoch
 
-    def dies(epoch: int) -> None:
-        begin(epoch)
+    def dies(epoch: int, n_steps: int) -> None:
+        begin(epoch, n_steps)
         if epoch == died:
             raise Killed
 

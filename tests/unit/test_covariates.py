@@ -237,8 +237,8 @@ def test_a_run_with_covariates_is_resumed_to_the_bit(tmp_path: Path, settings: d
 
     begin = assembly.objective.begin_epoch
 
-    def dies(epoch: int) -> None:
-        begin(epoch)
+    def dies(epoch: int, n_steps: int) -> None:
+        begin(epoch, n_steps)
         if epoch == 2:
             raise Killed
 

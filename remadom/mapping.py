@@ -15,6 +15,7 @@ from remadom.adapters.arches import add_residuals, train_added
 from remadom.adapters.labels import Transfer
 from remadom.adapters.mixtures import Mixture, corrected
 from remadom.adapters.placing import Placed, place
+from remadom.adapters.profile_axes import measured_profiles
 from remadom.config.load import Raw
 from remadom.config.query import Query, make_query, query_config
 from remadom.config.reference import Reference
@@ -120,6 +121,7 @@ def map_reference(
             {m: read.source.has[m] for m in read.known_modalities},
             latent.mu.numpy(),
             whole,
+            _profiles(found, read),
             mixture,
             settings.adapter,
             derive(settings.optim.seed, "labels"),
@@ -134,6 +136,16 @@ def map_reference(
         metrics["seconds"]["total"] = round(time.perf_counter() - started, 3)
         record_mapping(folder, found, read, latent, placed, metrics)
     return Mapped(read.trained, read.source, latent, placed.labels, metrics)
+
+
+def _profiles(reference: Reference, query: Query) -> dict[str, np.ndarray]:
+    """Components of the new cells along the reference's axes, by modality."""
+    source, shares = query.source, query.trained.shares
+    return {
+        m: measured_profiles(axes, source, m, query.matches[m].present, shares[m])
+        for m, axes in reference.cells.axes.items()
+        if m in query.matches
+    }
 
 
 def _check_out(folder: RunDir, *, overwrite: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from remadom.adapters.profile_axes import ProfileAxes
 from remadom.core.fusion import ABSENT
 from remadom.core.vae import MosaicVAE
 from remadom.errors import InputError
@@ -19,6 +20,9 @@ from remadom.types import Batch, Posterior
 
 NOTHING = ""
 """Label of a cell that has none."""
+
+PROFILE_PARTS = ("profile", "mean", "kept", "axes")
+"""Tensors of the profiles of a modality."""
 
 
 def label_texts(column: pd.Series) -> np.ndarray:
@@ -41,12 +45,19 @@ class ReferenceCells:
         Batch of each cell.
     labels
         Label of each cell by level, such as ``cell_type``; ``NOTHING`` where a cell has none.
+    axes
+        Axes of the profiles of those modalities of which all cells have some.
+    profiles
+        Components of each cell along these, cell x component; where a cell lacks the modality, what regression makes
+        of the others.
     """
 
     experts: Mapping[str, tuple[np.ndarray, np.ndarray]]
     names: np.ndarray
     batch: np.ndarray
     labels: Mapping[str, np.ndarray]
+    axes: Mapping[str, ProfileAxes] = field(default_factory=dict)
+    profiles: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,16 +95,22 @@ class ReferenceCells:
         }
         for modality, (mu, logvar) in self.experts.items():
             tensors[f"mu.{modality}"], tensors[f"logvar.{modality}"] = map(torch.from_numpy, (mu, logvar))
+        for modality, axes in self.axes.items():
+            arrays = (self.profiles[modality], axes.mean, axes.kept, axes.axes)
+            for part, values in zip(PROFILE_PARTS, arrays, strict=True):
+                tensors[f"{part}.{modality}"] = torch.from_numpy(values)
         levels: dict[str, list[str]] = {}
         for level, values in self.labels.items():
             names, codes = np.unique(values, return_inverse=True)
             levels[level] = names.tolist()
             tensors[f"label.{level}"] = torch.from_numpy(codes.astype(np.int32))
-        return {"batch": batch.tolist(), "labels": levels, "modalities": list(self.experts)}, tensors
+        plain = {"batch": batch.tolist(), "labels": levels, "modalities": list(self.experts)}
+        comparable = {m: {"support": axes.support, "total": axes.total} for m, axes in self.axes.items()}
+        return {**plain, "profiles": comparable}, tensors
 
     @classmethod
     def from_state(cls, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ReferenceCells:
-        """The cells again.
+        """The cells again; those that were saved before there were profiles have none.
 
         Raises
         ------
@@ -107,15 +124,19 @@ class ReferenceCells:
             experts = {
                 m: (tensors[f"mu.{m}"].numpy(), tensors[f"logvar.{m}"].numpy()) for m in plain["modalities"]
             }
+            profiles, axes = {}, {}
+            for m, comparable in plain.get("profiles", {}).items():
+                profiles[m], *arrays = (tensors[f"{part}.{m}"].numpy() for part in PROFILE_PARTS)
+                axes[m] = ProfileAxes(comparable["support"], comparable["total"], *arrays)
         except (KeyError, IndexError, UnicodeDecodeError) as error:
             raise InputError(f"the cells of the reference are damaged ({error}); take another copy") from None
-        parts = [names, batch, *labels.values(), *chain.from_iterable(experts.values())]
+        parts = [names, batch, *labels.values(), *chain.from_iterable(experts.values()), *profiles.values()]
         sizes = {len(part) for part in parts}
         if len(sizes) > 1:
             raise InputError(
                 f"the cells of the reference are damaged (parts of {sizes} cells); take another copy"
             )
-        return cls(experts, names, batch, labels)
+        return cls(experts, names, batch, labels, axes, profiles)
 
 
 @torch.inference_mode()

@@ -72,7 +72,9 @@ class Labeler:
     codes
         Label of each reference cell, as a position in ``names``.
     index
-        Of the reference cells, for searching.
+        Of the reference cells, for searching those that are near in the latent space.
+    voters
+        The same where those that vote are sought.
     k
         Reference cells that vote.
     unknown
@@ -88,6 +90,7 @@ class Labeler:
     names: np.ndarray
     codes: np.ndarray
     index: AnnIndex
+    voters: AnnIndex
     k: int
     unknown: float
     calibration: IsotonicRegression
@@ -102,6 +105,7 @@ class Labeler:
         labels: np.ndarray,
         mixture: Mixture,
         *,
+        near: np.ndarray | None = None,
         neighbors: int = 30,
         unknown: float = 0.05,
         seed: int = 0,
@@ -116,6 +120,8 @@ class Labeler:
             One a cell; ``NOTHING`` where there is none.
         mixture
             Soft clusters of the reference.
+        near
+            Where the nearest vote, cell x dimension; by default ``z``, in which distances are judged.
         neighbors
             Cells that vote.
         unknown
@@ -134,21 +140,28 @@ class Labeler:
                 f"{int(labeled.sum())} cells of the reference have a label, expected two or more; choose another column"
             )
         share, _ = mixture.posterior(z[labeled])
+        near = None if near is None else np.ascontiguousarray(near[labeled], dtype=np.float32)
         z = np.ascontiguousarray(z[labeled], dtype=np.float32)
         names, codes = np.unique(labels[labeled], return_inverse=True)
         k = min(neighbors, len(z) - 1)
         searched = AnnIndex(z)
         drawn = np.sort(np.random.default_rng(seed).permutation(len(z))[:CALIBRATION_CELLS])
         distance, index = nearest_others(searched, z, drawn, k)
+        voters = searched
+        if near is not None:
+            voters = AnnIndex(near)
+            _, index = nearest_others(voters, near, drawn, k)
         votes = shares(codes[index], len(names))
         right = votes.argmax(1) == codes[drawn]
         calibration = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(votes.max(1), right)
         by_cluster = np.stack([share[codes == i].sum(0) for i in range(len(names))], axis=1)
         by_cluster = (by_cluster + 1e-6) / (by_cluster + 1e-6).sum(1, keepdims=True)
         familiarity = Familiarity.of(distance.mean(1), codes[drawn], len(names))
-        return cls(names, codes, searched, k, unknown, calibration, familiarity, mixture, by_cluster)
+        return cls(names, codes, searched, voters, k, unknown, calibration, familiarity, mixture, by_cluster)
 
-    def transfer(self, z: np.ndarray, whole: np.ndarray | None = None) -> Transfer:
+    def transfer(
+        self, z: np.ndarray, whole: np.ndarray | None = None, near: np.ndarray | None = None
+    ) -> Transfer:
         """Label cells.
 
         Parameters
@@ -158,17 +171,19 @@ class Labeler:
         whole
             The same cells where their distance is to be judged; ``z`` by default (see
             :class:`~remadom.adapters.mixtures.Corrected`).
+        near
+            The same cells where the nearest vote; ``z`` by default.
         """
         z = np.ascontiguousarray(z, dtype=np.float32)
         if not len(z):
             nothing, zero = np.empty(0, dtype=object), np.empty(0)
             return Transfer(nothing, nothing, zero, nothing, zero, zero)
-        index, distance = (found.numpy() for found in self.index.search(z, self.k))
-        votes = shares(self.codes[index], len(self.names))
+        index, distance = self.voters.search(z if near is None else near, self.k)
+        votes = shares(self.codes[index.numpy()], len(self.names))
         won = votes.argmax(1)
-        if whole is not None:
-            _, distance = (found.numpy() for found in self.index.search(whole, self.k))
-        familiar = self.familiarity.chance(distance.mean(1), won)
+        if whole is not None or near is not None:
+            _, distance = self.index.search(z if whole is None else whole, self.k)
+        familiar = self.familiarity.chance(distance.numpy().mean(1), won)
         second = self.mixture.posterior(z)[0] @ self.by_cluster
         nearest = self.names[won]
         return Transfer(

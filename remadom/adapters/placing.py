@@ -11,6 +11,7 @@ import numpy as np
 from remadom.adapters.cells import NOTHING, ReferenceCells
 from remadom.adapters.labels import Labeler, Transfer
 from remadom.adapters.mixtures import Mixture
+from remadom.adapters.profile_axes import unit_of
 from remadom.adapters.settings import AdapterSettings
 from remadom.core.vae import MosaicVAE
 
@@ -60,6 +61,7 @@ def place(
     has: Mapping[str, np.ndarray],
     z: np.ndarray,
     whole: np.ndarray,
+    profiles: Mapping[str, np.ndarray],
     mixture: Mixture,
     settings: AdapterSettings,
     seed: int,
@@ -67,7 +69,8 @@ def place(
     """Label new cells, and compare their distances with those of the reference's own cells.
 
     Cells are compared with the reference as seen by the modalities that they have (see
-    :meth:`~remadom.adapters.cells.ReferenceCells.seen_by`).
+    :meth:`~remadom.adapters.cells.ReferenceCells.seen_by`). Those that vote on a label are the nearest in the latent
+    space and the profiles of these modalities, side by side.
 
     Parameters
     ----------
@@ -81,6 +84,8 @@ def place(
         New cells, cell x latent.
     whole
         The same cells where their distance is to be judged.
+    profiles
+        Their components along the reference's axes, by modality, cell x component.
     mixture
         Soft clusters of the reference.
     settings
@@ -97,12 +102,27 @@ def place(
     parts: dict[str, list[tuple[np.ndarray, Transfer]]] = {level: [] for level in levels}
     for code in np.unique(pattern):
         alike = np.flatnonzero(pattern == code)
-        seen = cells.seen_by(model, [name for bit, name in enumerate(names) if code >> bit & 1] or names)
+        own = [name for bit, name in enumerate(names) if code >> bit & 1]
+        seen = cells.seen_by(model, own or names)
+        compared = [name for name in own if name in profiles]
+        near, others_near = None, None
+        if compared:
+            unit = unit_of(seen)
+            near = np.hstack([seen / unit, *(cells.profiles[name] for name in compared)])
+            others_near = np.hstack([z[alike] / unit, *(profiles[name][alike] for name in compared)])
         for level, values in levels.items():
+            votes = level != EVERY
             labeler = Labeler.fit(
-                seen, values, mixture, neighbors=settings.neighbors, unknown=settings.unknown, seed=seed
+                seen,
+                values,
+                mixture,
+                near=near if votes else None,
+                neighbors=settings.neighbors,
+                unknown=settings.unknown,
+                seed=seed,
             )
-            parts[level].append((alike, labeler.transfer(z[alike], whole[alike])))
+            there = others_near if votes else None
+            parts[level].append((alike, labeler.transfer(z[alike], whole[alike], there)))
     labels = {level: Transfer.joined(found, len(z)) for level, found in parts.items()}
     familiar = labels.pop(EVERY).familiar
     cluster = mixture.posterior(z)[0].argmax(1) if len(z) else np.empty(0, int)

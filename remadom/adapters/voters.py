@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from remadom.adapters.familiar import Familiarity
+from remadom.adapters.profile_axes import unit_of
 from remadom.adapters.votes import nearest_others, shares
 from remadom.solvers.ann import AnnIndex
 
@@ -49,7 +50,7 @@ class Spaces:
         """
         if not expected.shape[1]:
             return cls(z, z, z)
-        return cls(z, np.hstack([z / _unit(z), expected]), regressed)
+        return cls(z, np.hstack([z / unit_of(z), expected]), regressed)
 
     def __getitem__(self, cells: np.ndarray) -> Spaces:
         return Spaces(self.embedding[cells], self.near[cells], self.linear[cells])
@@ -104,7 +105,7 @@ class Voters:
             Of the cells that are drawn where there are more than ``MOST``.
         """
         drawn = np.sort(np.random.default_rng(seed).permutation(len(cells))[:MOST])
-        unit, places = _unit(cells.linear), AnnIndex(cells.embedding)
+        unit, places = unit_of(cells.linear), AnnIndex(cells.embedding)
         linear, familiarity = None, None
         if len(np.unique(codes[drawn])) > 1:
             strength = PENALTY * min(1.0, SHIFTED / len(drawn))
@@ -134,8 +135,3 @@ class Voters:
             return np.ones(len(cells))
         _, distance = self.places.search(cells.embedding, min(NEIGHBORS, len(self.codes) - 1))
         return self.familiarity.chance(distance.numpy().mean(1), codes)
-
-
-def _unit(values: np.ndarray) -> float:
-    """Deviation of the widest dimension."""
-    return max(float(values.std(0).max()), 1e-6)

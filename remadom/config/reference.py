@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from remadom.adapters.cells import ReferenceCells, experts_of, label_texts
+from remadom.adapters.profile_axes import measured_profiles, profile_axes, regressed
 from remadom.config.trained import Trained
 from remadom.errors import InputError, nearest
 from remadom.utils.portable import is_portable, read_portable
@@ -98,11 +99,16 @@ def cells_of(trained: Trained, labels: Sequence[str] | None, data: Any = None) -
             raise InputError(f"labels '{level}': {nearest(level, map(str, source.obs))}")
         levels[level] = label_texts(source.obs[level])
     codes, batches = source.codes(trained.config.data.batch_key, required=False)
+    axes = profile_axes(trained.model, source, trained.config.optim.seed)
+    measured = {m: measured_profiles(of, source, m) for m, of in axes.items()}
+    profiles = {m: of for m, of in regressed(source, measured).items() if np.isfinite(of).all()}
     return ReferenceCells(
         experts=experts_of(trained.model, trained.loader(source)),
         names=source.obs_names.to_numpy(dtype=object),
         batch=np.asarray(batches, dtype=object)[codes],
         labels=levels,
+        axes={m: axes[m] for m in profiles},
+        profiles=profiles,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -294,6 +294,24 @@ class Source:
             "+".join(m for i, m in enumerate(self.modalities) if bit >> i & 1) or "none" for bit in found
         ]
         return codes.astype(np.int64), tuple(names)
+
+    def by_sources(self, others: Sequence[str], cells: np.ndarray) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Those of the others that cells have, and so can be predicted from, with the places of such cells.
+
+        Parameters
+        ----------
+        others
+            Modalities.
+        cells
+            Positions of cells; the places are among them. Cells with none of the others are left out.
+        """
+        if not others:
+            return
+        has = np.stack([self.has[m][cells] for m in others], axis=1)
+        for pattern in np.unique(has, axis=0):
+            sources = [m for m, present in zip(others, pattern, strict=True) if present]
+            if sources:
+                yield sources, np.flatnonzero((has == pattern).all(axis=1))
 
     def values(self, key: str, *, required: bool) -> np.ndarray | None:
         """Numbers of the cells by a column of obs, float32: NaN for a cell without a value.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -65,7 +65,7 @@ def baselines(
     guesses = {"mean": np.repeat(mean.reshape(1, -1), len(cells), axis=0)}
     values = scale.to(known.toarray())
     others = [m for m in source.modalities if m != modality]
-    for sources, at in by_sources(source, others, cells):
+    for sources, at in source.by_sources(others, cells):
         taught = np.flatnonzero(np.all([source.has[m][train] for m in sources], axis=0))
         if len(taught) <= 2:
             continue
@@ -77,19 +77,6 @@ def baselines(
             bounded = scale.back(guess).clip(scale.least, scale.most)
             guesses.setdefault(name, guesses["mean"].copy())[at] = bounded
     return guesses
-
-
-def by_sources(
-    source: Source, others: Sequence[str], cells: np.ndarray
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Those of the others that cells have, and so can be predicted from, with the places of such cells in ``cells``."""
-    if not others:
-        return
-    has = np.stack([source.has[m][cells] for m in others], axis=1)
-    for pattern in np.unique(has, axis=0):
-        sources = [m for m, present in zip(others, pattern, strict=True) if present]
-        if sources:
-            yield sources, np.flatnonzero((has == pattern).all(axis=1))
 
 
 def _components(

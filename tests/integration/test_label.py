@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mudata as md
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from remadom import labeling, run
+from remadom.adapters import profile_axes
 from remadom.adapters.cells import NOTHING, label_texts
 from remadom.adapters.labels import UNKNOWN
 from remadom.cli.app import app
@@ -22,7 +24,7 @@ from remadom.data.mock import write_mock
 from remadom.errors import InputError
 from remadom.results import profiles
 from remadom.results.labeled import label_cells
-from remadom.results.profiles import PAIRED, profiles_of
+from remadom.results.profiles import profiles_of
 
 SIZES = {"cells": 600, "genes": 80, "peaks": 60, "proteins": 10, "difficulty": 0.05, "seed": 0}
 
@@ -171,6 +173,8 @@ def test_profiles_hold_what_was_measured_or_expected(trained: Trained, source):
 
 
 def test_donors_stand_beside_the_decoder_in_what_is_expected(trained: Trained, source, monkeypatch):
+    load = profiles.load_donors  # what they weigh is found on held-out cells, and may be nothing
+    monkeypatch.setattr(profiles, "load_donors", lambda *which: replace(load(*which), weight=0.5))
     with_donors = profiles_of(trained, source).expected
     monkeypatch.setattr(profiles, "load_donors", lambda *_: None)
     without = profiles_of(trained, source).expected
@@ -194,7 +198,7 @@ def test_regressed_profiles_are_those_of_ridge_regression(trained: Trained, sour
         own = found.expected[:, part[modality]]
         x = found.expected[:, part[other[modality]]].astype(np.float64)
         paired = has & there
-        assert paired.sum() >= PAIRED
+        assert paired.sum() >= profile_axes.PAIRED
         mean, target = x[paired].mean(0), own[paired].astype(np.float64)
         a = x[paired] - mean
         weights = np.linalg.solve(a.T @ a + 10 * np.eye(a.shape[1]), a.T @ (target - target.mean(0)))
@@ -207,7 +211,7 @@ def test_regressed_profiles_are_those_of_ridge_regression(trained: Trained, sour
 
 
 def test_where_few_cells_are_paired_nothing_is_regressed(trained: Trained, source, monkeypatch):
-    monkeypatch.setattr(profiles, "PAIRED", source.n_cells + 1)
+    monkeypatch.setattr(profile_axes, "PAIRED", source.n_cells + 1)
     found = profiles_of(trained, source)
     assert (found.regressed == found.expected).all()
 
@@ -215,13 +219,13 @@ def test_where_few_cells_are_paired_nothing_is_regressed(trained: Trained, sourc
 def test_profiles_of_proteins_are_at_their_own_total(trained: Trained, source, monkeypatch):
     """The median of the measured cells; genes have the usual one."""
     seen = set()
-    compared = profiles.comparable
+    compared = profile_axes.comparable
 
     def noted(values, support, total):
         seen.add(total)
         return compared(values, support, total)
 
-    monkeypatch.setattr(profiles, "comparable", noted)
+    monkeypatch.setattr(profile_axes, "comparable", noted)
     profiles_of(trained, source)
     counts = source.rows("adt", np.flatnonzero(source.has["adt"])).toarray().sum(1)
     assert seen == {1e4, float(np.median(counts))}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import anndata as ad
+import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,7 @@ from remadom.adapters.labels import UNKNOWN
 from remadom.adapters.settings import AdapterSettings
 from remadom.cli.app import app
 from remadom.config.load import overlay
-from remadom.config.reference import Reference
+from remadom.config.reference import Reference, cells_of
 from remadom.data.mock import generate, to_mudata
 from remadom.errors import InputError
 from remadom.mapping import Mapped, map_reference
@@ -87,6 +89,11 @@ def single(parts: Parts, *only: str) -> ad.AnnData:
             whole.obsm[f"X_{m}"] = parts[m].X.copy()
             whole.uns[f"X_{m}_names"] = parts[m].var_names.to_numpy(dtype=object)
     return whole
+
+
+def to_mudata_of(parts: Parts) -> md.MuData:
+    with md.set_options(pull_on_update=False):
+        return md.MuData(parts)
 
 
 def rna_of(world: World) -> Parts:
@@ -304,6 +311,39 @@ def test_all_of_the_reference_s_modalities(world: World, plain: Mapped):
     both = mapped(world, {m: world.query[m].copy() for m in ("rna", "adt")}, method="none")
     assert accuracy(both, world.truth) > accuracy(plain, world.truth) - 0.02
     assert both.metrics["query"]["modalities"] == {"rna": 120, "adt": 120}
+
+
+def test_a_reference_keeps_profiles_of_what_all_its_cells_have_or_can_be_regressed_from(world: World):
+    trained, kept = world.reference.trained, world.reference.cells
+    run_cells = Reference.load(world.folder / "run").cells
+    assert set(kept.axes) == set(kept.profiles) == {"rna", "adt"}
+    for m, profiles in kept.profiles.items():
+        np.testing.assert_array_equal(profiles, run_cells.profiles[m])
+        assert profiles[:, 0].std() == pytest.approx(1, rel=0.01)
+    ours = measured(seed=1)[0]
+    lacking = {"rna": ours["rna"].copy(), "adt": ours["adt"][:200].copy()}
+    some = cells_of(trained, None, to_mudata_of(lacking))
+    assert set(some.axes) == {"rna", "adt"}
+    assert np.isfinite(some.profiles["adt"]).all()
+    apart = {"rna": ours["rna"][:150].copy(), "adt": ours["adt"][150:].copy()}
+    assert cells_of(trained, None, to_mudata_of(apart)).axes == {}, "no cell has both"
+
+
+def test_neighbors_in_profiles_label_no_worse_than_those_in_the_latent_alone(world: World):
+    bare, right, same = replace(world.reference.cells, axes={}, profiles={}), [], []
+    for modalities in (("rna",), ("rna", "adt")):
+        query = {m: world.query[m].copy() for m in modalities}
+        config = {"adapter": {"method": "none"}}
+        found, alone = (
+            map_reference(replace(world.reference, cells=cells), query, config=config)
+            for cells in (world.reference.cells, bare)
+        )
+        right.append(accuracy(found, world.truth) - accuracy(alone, world.truth))
+        same.append((found.labels["cell_type"].nearest == alone.labels["cell_type"].nearest).mean())
+        np.testing.assert_array_equal(found.latent.mu.numpy(), alone.latent.mu.numpy())
+    print(f"with profiles {right[0]:+.3f}, {right[1]:+.3f} right; {same} the same")
+    assert sum(right) > -0.02
+    assert max(same) < 1
 
 
 def test_proteins_alone_and_cells_of_different_modalities(world: World):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from remadom.adapters.labels import UNKNOWN, Labeler, Transfer
 from remadom.adapters.lacking import leave_out
 from remadom.adapters.mixtures import Mixture, corrected
 from remadom.adapters.placing import place
+from remadom.adapters.profile_axes import ProfileAxes
 from remadom.adapters.settings import AdapterSettings
 from remadom.core.decoders import DECODERS
 from remadom.core.encoder import GaussianEncoder
@@ -375,6 +378,13 @@ def cells_like(n: int = 20) -> tuple[MosaicVAE, Batch, ReferenceCells]:
     return model, batch, ReferenceCells(experts_of(model, [batch]), names, batches, {"kind": labels})
 
 
+def with_profiles(cells: ReferenceCells) -> ReferenceCells:
+    rng = np.random.default_rng(0)
+    values = {m: rng.poisson(9.0, (60, size)).astype(np.float32) for m, size in SIZES.items() if m != "atac"}
+    axes = {m: ProfileAxes.fit(of, "counts", 1e4, 0) for m, of in values.items()}
+    return replace(cells, axes=axes, profiles={m: axes[m].of(of[: len(cells)]) for m, of in values.items()})
+
+
 def test_cells_are_seen_as_others_with_these_modalities_are_embedded():
     model, batch, cells = cells_like()
     with torch.no_grad():
@@ -391,9 +401,16 @@ def test_cells_are_seen_as_others_with_these_modalities_are_embedded():
 
 
 def test_cells_come_back_from_their_tensors():
-    _, _, cells = cells_like()
+    cells = with_profiles(cells_like()[2])
     plain, tensors = cells.state()
-    again = ReferenceCells.from_state(plain, tensors)
+    assert "atac" not in plain["profiles"]
+    again = ReferenceCells.from_state(json.loads(json.dumps(plain)), tensors)
+    for m, axes in cells.axes.items():
+        assert np.array_equal(again.profiles[m], cells.profiles[m])
+        for field in fields(axes):
+            assert np.array_equal(getattr(again.axes[m], field.name), getattr(axes, field.name))
+    del plain["profiles"]
+    assert ReferenceCells.from_state(plain, tensors).axes == {}, "saved before there were profiles"
     assert again.names.tolist() == cells.names.tolist()
     assert again.batch.tolist() == cells.batch.tolist()
     assert again.labels["kind"].tolist() == cells.labels["kind"].tolist()
@@ -415,10 +432,12 @@ def test_cells_come_back_from_their_tensors():
         lambda t: t.update({"names.end": t["names.end"] + 1}),
         lambda t: t.update({"names": torch.full_like(t["names"], 255)}),
         lambda t: t.update({"mu.rna": t["mu.rna"][:-1]}),
+        lambda t: t.update({"profile.adt": t["profile.adt"][:-1]}),
+        lambda t: t.pop("axes.adt"),
     ],
 )
 def test_damaged_cells_are_told(change):
-    plain, tensors = cells_like()[2].state()
+    plain, tensors = with_profiles(cells_like()[2]).state()
     change(tensors)
     with pytest.raises(InputError, match="of the reference('s cells)? are damaged"):
         ReferenceCells.from_state(plain, tensors)
@@ -705,7 +724,7 @@ def test_several_levels_and_patterns_at_once():
         z = model.embed(batch).mu.numpy()
     has = {m: batch.has[m].numpy() for m in batch.has}
     mixture = Mixture.fit(z, clusters=2, seed=0)
-    placed = place(cells, model, has, z, z, mixture, AdapterSettings(neighbors=5), seed=0)
+    placed = place(cells, model, has, z, z, {}, mixture, AdapterSettings(neighbors=5), seed=0)
     assert set(placed.labels) == {"kind", "coarse"}
     assert (placed.labels["coarse"].nearest == "all").all()
     assert placed.familiar.shape == placed.cluster.shape == (60,)
@@ -722,6 +741,50 @@ def test_several_levels_and_patterns_at_once():
     assert sum(group["cells"] for group in quality["by_kind"].values()) == 60
 
 
+def test_those_vote_who_are_near_in_the_latent_and_in_profiles():
+    """By brute force; how familiar a cell is goes by the latent alone."""
+    z, labels = overlapping(300, 0)
+    query, truth = overlapping(80, 1)
+    rng = np.random.default_rng(2)
+    more, others = rng.normal(0, 2, (300, 3)), rng.normal(0, 2, (80, 3))
+    near, asked = np.hstack([z, more]), np.hstack([query, others])
+    mixture = Mixture.fit(z, clusters=5, seed=0)
+    fitted = Labeler.fit(z, labels, mixture, near=near, neighbors=7)
+    found, alone = fitted.transfer(query, near=asked), Labeler.fit(z, labels, mixture, neighbors=7)
+    nearest = np.argsort(cdist(asked, near.astype(np.float32)), axis=1)[:, :7]
+    for name, at in zip(found.nearest, nearest, strict=True):
+        votes = {other: (labels[at] == other).sum() for other in np.unique(labels)}
+        assert votes[name] == max(votes.values())
+    assert (found.nearest != alone.transfer(query).nearest).any()
+    same = found.nearest == alone.transfer(query).nearest
+    np.testing.assert_allclose(found.familiar[same], alone.transfer(query).familiar[same])
+    error = expected_calibration_error(found.confidence, found.nearest == truth)
+    assert error < 0.15, "votes are calibrated where they are taken"
+
+
+def test_cells_vote_by_the_profiles_of_the_modalities_that_a_cell_has():
+    model, batch, cells = cells_like(60)
+    cells = with_profiles(replace(cells, labels={"kind": np.array(["a", "b"] * 30, dtype=object)}))
+    for m, sign in (("rna", 1), ("adt", -1)):  # genes say what the label is, proteins say the other one
+        cells.profiles[m][:] = 0
+        cells.profiles[m][:, 0] = sign * np.where(np.arange(60) % 2, 1000.0, -1000.0)
+    with torch.no_grad():
+        z = model.embed(batch).mu.numpy()
+    has = {"rna": np.arange(60) < 30, "atac": np.ones(60, dtype=bool), "adt": np.arange(60) >= 30}
+    mixture = Mixture.fit(z, clusters=2, seed=0)
+    settings = AdapterSettings(neighbors=5)
+    profiles = {m: cells.profiles[m].copy() for m in ("rna", "adt")}
+    profiles["rna"][30:] = profiles["adt"][:30] = np.nan  # as where they were not measured
+    placed = place(cells, model, has, z, z, profiles, mixture, settings, seed=0).labels["kind"]
+    assert (placed.nearest == cells.labels["kind"]).all()
+    turned = {"rna": -profiles["rna"]}  # proteins of the new cells cannot be compared: the latent alone
+    placed = place(cells, model, has, z, z, turned, mixture, settings, seed=0).labels["kind"]
+    assert (placed.nearest[:30] != cells.labels["kind"][:30]).all()
+    latent = place(cells, model, has, z, z, {}, mixture, settings, seed=0).labels["kind"]
+    assert (placed.nearest[30:] == latent.nearest[30:]).all()
+    np.testing.assert_array_equal(placed.familiar[30:], latent.familiar[30:])
+
+
 @pytest.mark.parametrize(
     ("far", "words"),
     [(0.04, "the cells fit the reference"), (0.3, "some cells are unlike"), (0.9, "do not fit")],
@@ -732,7 +795,7 @@ def test_the_verdict_in_words(far: float, words: str):
     with torch.no_grad():
         z = model.embed(batch).mu.numpy()
     placed = place(
-        cells, model, has, z, z, Mixture.fit(z, clusters=2, seed=0), AdapterSettings(neighbors=5), seed=0
+        cells, model, has, z, z, {}, Mixture.fit(z, clusters=2, seed=0), AdapterSettings(neighbors=5), seed=0
     )
     familiar = np.where(np.arange(60) < far * 60, 0.0, 1.0)
     verdict = type(placed)(placed.labels, familiar, placed.cluster, placed.unknown).quality()["words"]

@@ -111,7 +111,7 @@ def place(
             near = np.hstack([seen / unit, *(cells.profiles[name] for name in compared)])
             others_near = np.hstack([z[alike] / unit, *(profiles[name][alike] for name in compared)])
         for level, values in levels.items():
-            votes = level != EVERY
+            votes = level != EVERY  # all cells have that label: only distances are asked for
             labeler = Labeler.fit(
                 seen,
                 values,

@@ -10,7 +10,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from remadom.core.coordinates import BLOCK, TOTAL, comparable
+from remadom.core.coordinates import BLOCK, CENTERED, TOTAL, comparable
 from remadom.core.vae import MosaicVAE
 from remadom.data.modality import modality_named
 from remadom.data.source import Source
@@ -88,10 +88,6 @@ class ProfileAxes:
         ):  # at the mean of these features, where the mean profile is at that of all
             profiles[:, present] += mean.mean()
         return np.asarray(profiles[:, self.kept] @ self.axes, dtype=np.float32)
-
-
-CENTERED: tuple[Support, ...] = ("counts", "events")
-"""Support of values of which a cell's mean is taken off."""
 
 
 def profile_axes(model: MosaicVAE, source: Source, seed: int) -> dict[str, ProfileAxes]:

@@ -18,6 +18,9 @@ TOTAL = 1e4
 BLOCK = 256
 """Cells decoded at a time: their profiles are held in full, all features of them."""
 
+CENTERED: tuple[Support, ...] = ("counts", "events")
+"""Support of values that are compared as logarithms of shares, less the mean of the cell."""
+
 Profiles = Callable[[Tensor, str, float], Tensor]
 """Profile of one modality, cell x feature, of cells at these places, decoded at one total."""
 
@@ -97,7 +100,7 @@ def comparable(
     Counts and events are normalized to ``total`` a cell, ``log1p`` is taken and each cell's mean is taken off (so that
     differences of depth vanish for proteins as well: a centered log ratio); other values stay as they are.
     """
-    if support not in ("counts", "events"):
+    if support not in CENTERED:
         return expected
     share = expected / expected.sum(1, keepdim=True).clamp(min=1e-12)
     values = (total * share).log1p()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from remadom.adapters import profile_axes
-from remadom.adapters.profile_axes import CENTERED, COMPONENTS, ProfileAxes
+from remadom.adapters.profile_axes import COMPONENTS, ProfileAxes
+from remadom.core.coordinates import CENTERED
 
 TYPES = np.random.default_rng(99).lognormal(0, 1.0, (4, 60))
 

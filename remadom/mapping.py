@@ -142,7 +142,7 @@ def _profiles(reference: Reference, query: Query) -> dict[str, np.ndarray]:
     """Components of the new cells along the reference's axes, by modality."""
     source, shares = query.source, query.trained.shares
     return {
-        m: measured_profiles(axes, source, m, query.matches[m].present, shares[m])
+        m: measured_profiles(axes.lacking(query.matches[m].present, shares[m]), source, m)
         for m, axes in reference.cells.axes.items()
         if m in query.matches
     }

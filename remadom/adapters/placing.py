@@ -11,7 +11,7 @@ import numpy as np
 from remadom.adapters.cells import NOTHING, ReferenceCells
 from remadom.adapters.labels import Labeler, Transfer
 from remadom.adapters.mixtures import Mixture
-from remadom.adapters.profile_axes import unit_of
+from remadom.adapters.profile_axes import beside, unit_of
 from remadom.adapters.settings import AdapterSettings
 from remadom.core.vae import MosaicVAE
 
@@ -108,8 +108,8 @@ def place(
         near, others_near = None, None
         if compared:
             unit = unit_of(seen)
-            near = np.hstack([seen / unit, *(cells.profiles[name] for name in compared)])
-            others_near = np.hstack([z[alike] / unit, *(profiles[name][alike] for name in compared)])
+            near = beside(seen, unit, *(cells.profiles[name] for name in compared))
+            others_near = beside(z[alike], unit, *(profiles[name][alike] for name in compared))
         for level, values in levels.items():
             votes = level != EVERY  # all cells have that label: only distances are asked for
             labeler = Labeler.fit(

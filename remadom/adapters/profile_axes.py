@@ -45,6 +45,8 @@ class ProfileAxes:
         Places of the features that are read.
     axes
         Read feature x component.
+    present
+        Whether each feature was measured, where some were not: ``mean`` and ``kept`` are of those that were.
     """
 
     support: Support
@@ -52,6 +54,7 @@ class ProfileAxes:
     mean: np.ndarray
     kept: np.ndarray
     axes: np.ndarray
+    present: np.ndarray | None = None
 
     @classmethod
     def fit(cls, values: np.ndarray, support: Support, total: float, seed: int) -> ProfileAxes | None:
@@ -65,29 +68,29 @@ class ProfileAxes:
         axes = found.components_.T / np.sqrt(found.explained_variance_[0])
         return cls(support, total, profiles.mean(0), kept, axes)
 
-    def of(self, values: np.ndarray, present: np.ndarray | None = None, share: float = 1.0) -> np.ndarray:
-        """Components of cells, cell x component, float32.
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Components of cells, of their values (cell x feature) in all features: cell x component, float32."""
+        read = values if self.present is None else values[:, self.present]
+        profiles = _profiles(read, self.support, self.total)[:, self.kept] - self.mean[self.kept]
+        return np.asarray(profiles @ self.axes, dtype=np.float32)
+
+    def lacking(self, present: np.ndarray, share: float) -> ProfileAxes:
+        """The axes for cells that lack features, which count as the mean.
 
         Parameters
         ----------
-        values
-            Cell x feature.
         present
-            Whether each feature was measured in these cells; what was not counts as the mean.
+            Whether each feature was measured.
         share
             Share of a cell's counts in the features that were.
         """
-        if present is None or present.all():
-            profiles = _profiles(values, self.support, self.total)[:, self.kept] - self.mean[self.kept]
-            return np.asarray(profiles @ self.axes, dtype=np.float32)
-        mean, total = self.mean[present], self.total * share
-        profiles = np.zeros(values.shape, dtype=np.float32)
-        profiles[:, present] = _profiles(values[:, present], self.support, total) - mean
-        if (
-            self.support in CENTERED
-        ):  # at the mean of these features, where the mean profile is at that of all
-            profiles[:, present] += mean.mean()
-        return np.asarray(profiles[:, self.kept] @ self.axes, dtype=np.float32)
+        if present.all():
+            return self
+        mean, there = self.mean[present], present[self.kept]
+        if self.support in CENTERED:
+            mean = mean - mean.mean()  # as a profile of these features is, where the mean profile is of all
+        kept = np.searchsorted(np.flatnonzero(present), self.kept[there])
+        return ProfileAxes(self.support, self.total * share, mean, kept, self.axes[there], present)
 
 
 def profile_axes(model: MosaicVAE, source: Source, seed: int) -> dict[str, ProfileAxes]:
@@ -113,19 +116,13 @@ def profile_axes(model: MosaicVAE, source: Source, seed: int) -> dict[str, Profi
     return found
 
 
-def measured_profiles(
-    axes: ProfileAxes,
-    source: Source,
-    modality: str,
-    present: np.ndarray | None = None,
-    share: float = 1.0,
-) -> np.ndarray:
-    """Components of all cells of a source, NaN where the modality was not measured; see :meth:`ProfileAxes.of`."""
+def measured_profiles(axes: ProfileAxes, source: Source, modality: str) -> np.ndarray:
+    """Components of all cells of a source, cell x component; NaN where the modality was not measured."""
     measured = np.flatnonzero(source.has[modality])
     out = np.full((source.n_cells, axes.axes.shape[1]), np.nan, dtype=np.float32)
     for start in range(0, len(measured), BLOCK):
         cells = measured[start : start + BLOCK]
-        out[cells] = axes.of(source.rows(modality, cells).toarray(), present, share)
+        out[cells] = axes.of(source.rows(modality, cells).toarray())
     return out
 
 
@@ -142,6 +139,11 @@ def regressed(source: Source, parts: Mapping[str, np.ndarray]) -> dict[str, np.n
                 out[lacking[at]] = Ridge(RIDGE).fit(x[paired], own[paired]).predict(x[lacking[at]])
         found[modality] = out
     return found
+
+
+def beside(z: np.ndarray, unit: float, *profiles: np.ndarray) -> np.ndarray:
+    """Cells in an embedding, in this unit, and in profiles, which have theirs: cell x dimension."""
+    return np.hstack([z / unit, *profiles])
 
 
 def unit_of(values: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from remadom.adapters.familiar import Familiarity
-from remadom.adapters.profile_axes import unit_of
+from remadom.adapters.profile_axes import beside, unit_of
 from remadom.adapters.votes import nearest_others, shares
 from remadom.solvers.ann import AnnIndex
 
@@ -50,7 +50,7 @@ class Spaces:
         """
         if not expected.shape[1]:
             return cls(z, z, z)
-        return cls(z, np.hstack([z / unit_of(z), expected]), regressed)
+        return cls(z, beside(z, unit_of(z), expected), regressed)
 
     def __getitem__(self, cells: np.ndarray) -> Spaces:
         return Spaces(self.embedding[cells], self.near[cells], self.linear[cells])

@@ -180,7 +180,7 @@ def _stepping(assembly: Assembly) -> tuple[float, float]:
     started = time.perf_counter()
     objective.begin_epoch(LATER, len(loader))
     refresh = time.perf_counter() - started
-    times = [time.perf_counter()]
+    times, with_terms = [time.perf_counter()], []
     for number, batch in enumerate(islice(loader, WARM + TIMED)):
         seed_noise(device, derive(optim.seed, "forecast", number))
         with torch.autocast(device.type, dtype=half, enabled=half is not None):
@@ -190,12 +190,12 @@ def _stepping(assembly: Assembly) -> tuple[float, float]:
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         clip_grads_with_norm_(parameters, optim.grad_clip or float("inf"), norm)
         optimizer.step()
-        objective.gradients()
+        with_terms.append(bool(objective.gradients()))
         loss.item()  # waits for the device
         times.append(time.perf_counter())
     each = np.diff(times)
     warm, every = np.arange(len(each)) >= min(WARM, len(each) - 1), optim.terms_every
-    full = np.arange(len(each)) % every == 0  # steps with terms
+    full = np.array(with_terms, dtype=bool)
     parts = [np.median(each[warm & kind]) for kind in (full, ~full) if (warm & kind).any()]
     return float(np.average(parts, weights=[1, every - 1] if len(parts) > 1 else None)), refresh
 

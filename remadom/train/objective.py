@@ -110,21 +110,21 @@ class Objective(nn.Module):
 
         ``elbo.loss`` weighs the KL term as at the end of the schedule, so that epochs can be compared.
         """
-        beta, steps = self.beta(epoch), self._steps_of_terms(epoch)
-        self._stands_for = steps
+        beta = self.beta(epoch)
+        steps = self._stands_for = self._steps_of_terms(epoch)
+        terms = self.terms if steps else {}
         passes = self.model if self.recorded is None else self.recorded
         enc_outs, latent = passes.infer(batch)
         self.meter.clear()
-        if steps:
+        if terms:
             z_bio, mu, logvar = (self.meter.tap("elbo", value) for value in latent)
             latent = replace(latent, z_bio=z_bio, mu=mu, logvar=logvar)
         parts = self.model.combine(passes.means(latent, batch), beta)
         loss, logs = parts["loss"], {**self._named(parts), "beta": torch.tensor(beta)}
-        if not steps:
-            return loss, {"loss": loss.detach(), **logs}
-        means, logvar = self.model.product(enc_outs)
-        unit = logs["unit"] = placing_cost(means.detach(), logvar.detach())
-        for name, term in self.terms.items():
+        if terms:
+            means, logvar = self.model.product(enc_outs)
+            unit = logs["unit"] = placing_cost(means.detach(), logvar.detach())
+        for name, term in terms.items():
             weight = term.weight(epoch)
             module = term.module if self.recorded is None else self.recorded.head(name, term.module)
             value, more = self._value(name, batch, enc_outs, means, epoch, module)

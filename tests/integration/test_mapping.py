@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import anndata as ad
-import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,11 +88,6 @@ def single(parts: Parts, *only: str) -> ad.AnnData:
             whole.obsm[f"X_{m}"] = parts[m].X.copy()
             whole.uns[f"X_{m}_names"] = parts[m].var_names.to_numpy(dtype=object)
     return whole
-
-
-def to_mudata_of(parts: Parts) -> md.MuData:
-    with md.set_options(pull_on_update=False):
-        return md.MuData(parts)
 
 
 def rna_of(world: World) -> Parts:
@@ -322,11 +316,11 @@ def test_a_reference_keeps_profiles_of_what_all_its_cells_have_or_can_be_regress
         assert profiles[:, 0].std() == pytest.approx(1, rel=0.01)
     ours = measured(seed=1)[0]
     lacking = {"rna": ours["rna"].copy(), "adt": ours["adt"][:200].copy()}
-    some = cells_of(trained, None, to_mudata_of(lacking))
+    some = cells_of(trained, None, lacking)
     assert set(some.axes) == {"rna", "adt"}
     assert np.isfinite(some.profiles["adt"]).all()
     apart = {"rna": ours["rna"][:150].copy(), "adt": ours["adt"][150:].copy()}
-    assert cells_of(trained, None, to_mudata_of(apart)).axes == {}, "no cell has both"
+    assert cells_of(trained, None, apart).axes == {}, "no cell has both"
 
 
 def test_neighbors_in_profiles_label_no_worse_than_those_in_the_latent_alone(world: World):

@@ -56,14 +56,16 @@ def test_missing_features_count_as_the_mean(support):
     present = np.random.default_rng(3).random(60) < 0.4
     share = float(training[:, present].sum() / training.sum())
     full, left = axes.of(values), values * present
-    masked, as_zeros = axes.of(left, present, share), axes.of(left)
+    masked, as_zeros = axes.lacking(present, share).of(left), axes.of(left)
     error = [float(np.linalg.norm(found - full, axis=1).mean()) for found in (masked, as_zeros)]
     print(f"{support}: distance to the full components {error[0]:.2f} masked, {error[1]:.2f} as zeros")
     assert error[0] < (0.75 if support in CENTERED else 0.85) * error[1]
     means = [np.stack([found[kind == k].mean(0) for k in range(4)]) for found in (masked, full)]
     assert np.linalg.norm(means[0].mean(0) - means[1].mean(0)) < 0.3
-    np.testing.assert_array_equal(axes.of(values, np.ones(60, dtype=bool), 1.0), full)
-    assert np.allclose(axes.of(np.where(present, values, 77), present, share), masked), "are not looked at"
+    np.testing.assert_array_equal(axes.lacking(np.ones(60, dtype=bool), 1.0).of(values), full)
+    assert np.allclose(axes.lacking(present, share).of(np.where(present, values, 77)), masked), (
+        "are not looked at"
+    )
 
 
 def test_cells_that_are_at_the_mean_lie_at_zero_whatever_is_lacking():
@@ -77,7 +79,7 @@ def test_cells_that_are_at_the_mean_lie_at_zero_whatever_is_lacking():
     assert np.abs(axes.of(typical)).max() < 1e-3
     present = np.arange(60) % 3 != 0
     share = float(typical[:, present].sum() / total)
-    assert np.abs(axes.of(typical * present, present, share)).max() < 1e-3
+    assert np.abs(axes.lacking(present, share).of(typical * present)).max() < 1e-3
 
 
 @pytest.mark.parametrize("values", [np.ones((50, 8), dtype=np.float32), np.ones((1, 8)), np.zeros((0, 8))])
